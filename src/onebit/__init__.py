@@ -1,0 +1,34 @@
+"""onebit trains, packs and runs one-bit neural networks: PyTorch in, XNOR-popcount out.
+
+Names are resolved when first used, so `import onebit` loads neither PyTorch nor the compiled library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onebit import data, models, nn, optim, program, train
+    from onebit.lowering import convert
+    from onebit.program import Program, load
+    from onebit.runtime import Engine
+
+__all__ = ["Engine", "Program", "convert", "data", "load", "models", "nn", "optim", "program", "train"]
+
+_HOME = {"Engine": "runtime", "Program": "program", "load": "program", "convert": "lowering"}
+_ROOMS = {"data", "lowering", "models", "nn", "optim", "program", "runtime", "train"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"onebit.{_HOME[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"onebit.{name}")
+    raise AttributeError(f"module 'onebit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_ROOMS])
