@@ -1,0 +1,78 @@
+"""What several test files need."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ISA_TIERS = ("generic", "avx2", "avx512")
+
+# The flags of /proc/cpuinfo that each tier needs. Linux prints a flag only when the kernel enabled its state,
+# and this list shares no code with csrc/base, so the two check each other.
+_ISA_FLAGS = {
+    "generic": set(),
+    "avx2": {"avx2", "fma", "popcnt", "bmi1", "bmi2"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq", "avx512_vnni"},
+}
+
+
+def in_ci() -> bool:
+    """True on the CI machines, where everything a test needs must be present."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def require(condition: object, reason: str) -> None:
+    """Skip the test, saying why, unless `condition` holds. Under CI=true a missing thing is a failure."""
+    if condition:
+        return
+    if in_ci():
+        pytest.fail(f"CI must have what this test needs: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def require_tool(name: str) -> str:
+    """Path of a program this test needs, from PATH or from the running environment."""
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    require(found, f"the program {name!r} is not installed")
+    assert found is not None
+    return found
+
+
+@cache
+def machine_isas() -> tuple[str, ...]:
+    """The instruction-set tiers that this machine can run, lowest first."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags: set[str] = set()
+    if platform.machine() in ("x86_64", "AMD64") and cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                flags = set(line.partition(":")[2].split())
+                break
+    runnable = []
+    for tier in ISA_TIERS:
+        if not _ISA_FLAGS[tier] <= flags:
+            break
+        runnable.append(tier)
+    return tuple(runnable)
+
+
+def run_python(code: str, *, env: dict[str, str] | None = None, timeout: float = 120) -> str:
+    """Run `code` in a fresh interpreter and return its stdout; its stderr becomes the failure message."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr}"
+    return done.stdout
