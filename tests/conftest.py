@@ -16,6 +16,7 @@ os.environ.pop("ONEBIT_ISA", None)  # tests name the ISA they mean
 os.environ.pop("ONEBIT_DEBUG", None)
 
 import pytest
+
 from support import machine_isas
 
 

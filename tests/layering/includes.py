@@ -1,4 +1,4 @@
-"""The csrc rows of the dependency table: which `#include` each folder may have, and which calls kernels may not."""
+"""The csrc rows of the dependency table: what each folder may `#include`, and what kernels may not call."""
 
 from __future__ import annotations
 

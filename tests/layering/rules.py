@@ -1,8 +1,9 @@
 """The dependency table of docs/architecture.md as data, and the code that reads Python imports against it.
 
-What counts as an import: every `import` and `from … import`, at the top of a file, inside a function, or under
-`if TYPE_CHECKING` (needing another room's types is depending on it), and every `import_module("…")` or
-`__import__("…")`. One exemption: the package's own `__init__.py`, which names rooms so that they resolve lazily.
+What counts as an import: every `import` and `from … import`, at the top of a file, inside a function, or
+under `if TYPE_CHECKING` (needing another room's types is depending on it), and every `import_module("…")` or
+`__import__("…")`. One exemption: the package's own `__init__.py`, which names rooms so that they resolve
+lazily.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ def _room(
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(lazy.split()), only_in)
 
 
+_ALL_ROOMS = frozenset(
+    {"bench", "data", "export", "lowering", "models", "nn", "ops", "optim", "program", "runtime", "train"}
+)
+
 ROOMS = {
     "program": _room("", "numpy safetensors"),
     "nn": _room("", "torch"),
@@ -47,8 +52,8 @@ ROOMS = {
     "export": _room("program", "numpy", only_in=(("onnx*", "onnx"),)),
     "bench": _room("runtime lowering models program", "numpy", "torch onnx onnxruntime psutil"),
     "cli": Room(
-        frozenset("program nn optim models data train lowering runtime ops export bench".split()),
-        inside_functions=frozenset("numpy torch PIL sklearn safetensors onnx onnxruntime".split()),
+        _ALL_ROOMS,
+        inside_functions=frozenset({"numpy", "torch", "PIL"}),
         rooms_inside_functions=True,
     ),
 }

@@ -1,10 +1,11 @@
-"""What an import loads, in fresh processes: running a packed model needs no torch, importing onebit no library."""
+"""What an import loads, in fresh processes: running a model needs no torch, importing onebit no library."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+
 from support import require, run_python
 
 HEAVY = ("torch", "sklearn", "matplotlib", "datasets", "tqdm", "onnx", "onnxruntime", "scipy")

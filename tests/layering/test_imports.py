@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from layering.rules import LAZY_NAMES, PACKAGE, ROOMS, violations
 from support import ROOT
 
