@@ -1,0 +1,87 @@
+"""The plumbing that the MLP families share; a family's file states its paper and its choices."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from onebit.nn import BinaryLinear, ScalePixels
+
+__all__ = ["DenseNet", "dense_layers"]
+
+
+def _check_probability(argument: str, p: float) -> None:
+    if not 0 <= p < 1:
+        raise ValueError(f"{argument} must be at least 0 and below 1; got {p!r}")
+
+
+def _check_sizes(argument: str, sizes: Sequence[int]) -> None:
+    if isinstance(sizes, (str, bytes)) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes
+    ):
+        raise ValueError(f"{argument} must be a sequence of positive integers; got {sizes!r}")
+
+
+def dense_layers(
+    *,
+    input_shape: Sequence[int],
+    classes: int,
+    hidden: Sequence[int],
+    activation: Callable[[], nn.Module],
+    weight_quantizer: Callable[[], nn.Module],
+    dropout_input: float,
+    dropout_hidden: float,
+    bn_eps: float,
+    bn_momentum: float,
+    scale_pixels: bool,
+) -> OrderedDict[str, nn.Module]:
+    """The layers, named as they appear in a state_dict and in error messages:
+
+    [pixels] flatten input_dropout (linear1 norm1 activation1 dropout1) (linear2 …) … linearL normL
+
+    Dropout follows the activation. Before it, a dropped 0 would be binarized to +1 in place of being absent; that is
+    why the sign is a module of its own here and the linear layers take their input as it comes.
+    ValueError for sizes that are not positive or probabilities outside [0, 1).
+    """
+    _check_sizes("input_shape", input_shape)
+    _check_sizes("hidden", hidden)
+    _check_sizes("classes", (classes,))
+    _check_probability("dropout_input", dropout_input)
+    _check_probability("dropout_hidden", dropout_hidden)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if scale_pixels:
+        layers["pixels"] = ScalePixels()
+    layers["flatten"] = nn.Flatten()
+    layers["input_dropout"] = nn.Dropout(dropout_input)
+    widths = [math.prod(input_shape), *hidden, classes]
+    for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        layers[f"linear{i}"] = BinaryLinear(
+            fan_in, fan_out, input_quantizer=None, weight_quantizer=weight_quantizer()
+        )
+        layers[f"norm{i}"] = nn.BatchNorm1d(fan_out, eps=bn_eps, momentum=bn_momentum)
+        if i <= len(hidden):
+            layers[f"activation{i}"] = activation()
+            layers[f"dropout{i}"] = nn.Dropout(dropout_hidden)
+    return layers
+
+
+class DenseNet(nn.Sequential):
+    """A Sequential that knows its input: `input_shape` of one sample, and whether it is bytes or floats."""
+
+    def __init__(
+        self, layers: OrderedDict[str, nn.Module], input_shape: Sequence[int], *, scale_pixels: bool
+    ) -> None:
+        super().__init__(layers)
+        self.input_shape = tuple(input_shape)
+        self.scale_pixels = scale_pixels
+
+    def example_input(self, batch_size: int = 2) -> Tensor:
+        """A random batch: uint8 in 0..255 if the model scales pixels, else float32 in [-1, 1)."""
+        shape = (batch_size, *self.input_shape)
+        if self.scale_pixels:
+            return torch.randint(0, 256, shape, dtype=torch.uint8)
+        return torch.rand(shape) * 2 - 1
