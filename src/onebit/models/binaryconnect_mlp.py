@@ -1,4 +1,4 @@
-"""The MLP of "BinaryConnect" (Courbariaux, Bengio, David, arXiv 1511.00363): one-bit weights, real activations."""
+"""The MLP of "BinaryConnect" (arXiv 1511.00363): one-bit weights, real activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BinaryConnectMlp"]
 
 @register("binaryconnect_mlp", small={"input_shape": (1, 5, 7), "classes": 3, "hidden": (33, 65)})
 class BinaryConnectMlp(DenseNet):
-    """Dense (one-bit weights) → BatchNorm → ReLU → dropout, repeated; the last layer is Dense → BatchNorm (scores).
+    """Dense (one-bit weights) → BatchNorm → ReLU → dropout, repeated; last, Dense → BatchNorm (scores).
 
     Input: (N, *input_shape), uint8 (scale_pixels=True) or floating point. Output: (N, classes) float32.
 
@@ -24,8 +24,9 @@ class BinaryConnectMlp(DenseNet):
     BatchNorm ε 1e-4 and momentum 0.15 as in that script. Pixels are scaled by ScalePixels.
 
     weight_quantizer: "ste_sign" (deterministic BinaryConnect) or "stochastic_sign".
-    test_weights: what a stochastically trained network uses in eval mode. "binary": the sign, one bit a weight.
-        "real": the latent weights, as in the paper's section 2.6, for comparing with its 1.18 %; not one-bit.
+    test_weights: what a stochastically trained network uses in eval mode. "binary": the sign, one bit a
+        weight. "real": the latent weights, as in the paper's section 2.6, for comparing with its 1.18 %;
+        not one-bit.
     ValueError for sizes, probabilities or names that make no sense.
     """
 

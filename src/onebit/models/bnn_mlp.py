@@ -1,4 +1,4 @@
-"""The MLP of "Binarized Neural Networks" (Courbariaux, Hubara et al., arXiv 1602.02830), one-bit weights and activations."""
+"""The MLP of "Binarized Neural Networks" (arXiv 1602.02830): one-bit weights and activations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class BnnMlp(DenseNet):
 
     Input: (N, *input_shape), uint8 (scale_pixels=True) or floating point. Output: (N, classes) float32.
 
-    The defaults are the paper's MNIST network as in the authors' Theano code (784-3×4096-10; BatchNorm ε 1e-4,
-    momentum 0.1; every layer one-bit, the last included), without dropout; their MNIST run used dropout_input=0.2
-    and dropout_hidden=0.5. They gave it pixels in [-1, 1]; ScalePixels gives (2x - 255)/256 instead of
-    (2x - 255)/255, which is exact.
+    The defaults are the paper's MNIST network as in the authors' Theano code (784-3×4096-10; BatchNorm ε
+    1e-4, momentum 0.1; every layer one-bit, the last included), without dropout; their MNIST run used
+    dropout_input=0.2 and dropout_hidden=0.5. They gave it pixels in [-1, 1]; ScalePixels gives (2x -
+    255)/256 instead of (2x - 255)/255, which is exact.
 
     hidden: widths of the hidden layers, any number of them.
     activation, weight_quantizer: names of quantizers; "stochastic_sign" is stochastic in training mode only.

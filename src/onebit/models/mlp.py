@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,9 @@ def dense_layers(
 
     [pixels] flatten input_dropout (linear1 norm1 activation1 dropout1) (linear2 …) … linearL normL
 
-    Dropout follows the activation. Before it, a dropped 0 would be binarized to +1 in place of being absent; that is
-    why the sign is a module of its own here and the linear layers take their input as it comes.
+    Dropout follows the activation. Before it, a dropped 0 would be binarized to +1 in place of being
+    absent; that is why the sign is a module of its own here and the linear layers take their input as it
+    comes.
     ValueError for sizes that are not positive or probabilities outside [0, 1).
     """
     _check_sizes("input_shape", input_shape)
@@ -58,7 +60,7 @@ def dense_layers(
     layers["flatten"] = nn.Flatten()
     layers["input_dropout"] = nn.Dropout(dropout_input)
     widths = [math.prod(input_shape), *hidden, classes]
-    for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for i, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
         layers[f"linear{i}"] = BinaryLinear(
             fan_in, fan_out, input_quantizer=None, weight_quantizer=weight_quantizer()
         )

@@ -76,7 +76,8 @@ def create(name: str, **options: Any) -> nn.Module:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(
-            f"model {name!r} has no option {', '.join(map(repr, unknown))}; it has {', '.join(map(repr, known))}"
+            f"model {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(map(repr, known))}"
         )
     return factory(**options)
 

@@ -1,8 +1,8 @@
 """Layers with one-bit weights.
 
-y = (Qin(x) · Qw(W)ᵀ) * scale + bias, with scale and bias as operations of their own *after* the sum: a sum of ±1
-products is an exact integer in float32 (up to 2^24 terms, in any order), and it stays one. Multiplying the weights
-by α first, or a fused bias, would round inside the sum and give other floats.
+y = (Qin(x) · Qw(W)ᵀ) * scale + bias, with scale and bias as operations of their own *after* the sum: a sum
+of ±1 products is an exact integer in float32 (up to 2^24 terms, in any order), and it stays one.
+Multiplying the weights by α first, or a fused bias, would round inside the sum and give other floats.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ class BinaryLinear(nn.Module):
     x: (..., in_features), floating point -> (..., out_features), same dtype.
 
     in_features, out_features: positive counts.
-    input_quantizer:  a quantizer's name, a module, or None (the input is used as it comes: real, or already ±1).
+    input_quantizer: a quantizer's name, a module, or None (the input is used as it comes: real, or
+        already ±1).
     weight_quantizer: the same for the weight; None makes it an ordinary real layer without latent weights.
-    weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each output, recomputed from the latent
-        weight (XNOR-Net, arXiv 1603.05279, section 3.1; autograd gives its exact gradient); "learned": a parameter `scale`
-        of shape (out_features,) that starts at that mean.
+    weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each output, recomputed from
+        the latent weight (XNOR-Net, arXiv 1603.05279, section 3.1; autograd gives its exact gradient);
+        "learned": a parameter `scale` of shape (out_features,) that starts at that mean.
     input_scale: None. "xnor" (K of XNOR-Net) raises NotImplementedError: it comes with binary convolutions.
     bias: adds a parameter of shape (out_features,) that starts at 0. Not needed before a BatchNorm.
-    init: "uniform" draws the latent weight from U(-1, 1), as the papers' code does; "glorot" from U(-a, a) with
-        a = sqrt(6 / (in_features + out_features)).
+    init: "uniform" draws the latent weight from U(-1, 1), as the papers' code does; "glorot" from U(-a, a)
+        with a = sqrt(6 / (in_features + out_features)).
 
-    `weight`, (out_features, in_features), holds the *latent* weights: real numbers that collect the updates. Call
-    `onebit.optim.clip_latent_weights_(model)` after each optimizer step.
+    `weight`, (out_features, in_features), holds the *latent* weights: real numbers that collect the
+    updates. Call `onebit.optim.clip_latent_weights_(model)` after each optimizer step.
 
-    ValueError or TypeError for arguments outside the above and for an input whose last axis is not in_features.
+    ValueError or TypeError for arguments outside the above and for an input whose last axis is not
+    in_features.
     """
 
     scale: Tensor | None
@@ -74,7 +76,8 @@ class BinaryLinear(nn.Module):
         _check_choice("init", init, get_args(Init))
         if input_scale is not None:
             raise NotImplementedError(
-                f"input_scale={input_scale!r} (K of XNOR-Net) is not available for BinaryLinear yet; use input_scale=None"
+                f"input_scale={input_scale!r} (K of XNOR-Net) is not available for BinaryLinear yet; "
+                "use input_scale=None"
             )
         self.in_features = in_features
         self.out_features = out_features
@@ -106,8 +109,8 @@ class BinaryLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(
-                f"BinaryLinear({self.in_features}, {self.out_features}) takes inputs of shape (..., {self.in_features}); "
-                f"got {tuple(x.shape)}"
+                f"BinaryLinear({self.in_features}, {self.out_features}) takes inputs of shape "
+                f"(..., {self.in_features}); got {tuple(x.shape)}"
             )
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)

@@ -6,18 +6,19 @@ Forward, stochastic (BNN eq. 2; BinaryConnect, arXiv 1511.00363, eq. 2-3):
                                                          p = clip((x + 1) / 2, 0, 1)
 Backward of both (BNN eq. 4):                            dC/dx = dC/dq where |x| <= 1, else 0
 
-The true derivative of sign is 0 almost everywhere. The straight-through estimator (STE) uses the derivative of
-hard tanh instead: straight through inside [-1, 1], stopped outside ("saturating").
+The true derivative of sign is 0 almost everywhere. The straight-through estimator (STE) uses the derivative
+of hard tanh instead: straight through inside [-1, 1], stopped outside ("saturating").
 
-Which STE for weights? BinaryConnect (Algorithm 1) hands dC/dq straight to the latent weight, with no window, and
-then clips the latent weight to [-1, 1]. Under that clipping every latent weight lies inside the window, its two
-ends included, so both rules give the same numbers: one quantizer serves weights and activations. They differ only
-for a latent weight outside [-1, 1], which exists only where `optim.clip_latent_weights_` is not called (or before
-its first call): there the saturating rule freezes the weight and BinaryConnect's would let it drift.
+Which STE for weights? BinaryConnect (Algorithm 1) hands dC/dq straight to the latent weight, with no window,
+and then clips the latent weight to [-1, 1]. Under that clipping every latent weight lies inside the window,
+its two ends included, so both rules give the same numbers: one quantizer serves weights and activations.
+They differ only for a latent weight outside [-1, 1], which exists only where `optim.clip_latent_weights_` is
+not called (or before its first call): there the saturating rule freezes the weight and BinaryConnect's would
+let it drift.
 
 sign(0) = sign(-0.0) = +1. NaN compares false with everything, so a NaN becomes -1 and receives no gradient; a
-quantizer cannot report it (looking would wait for the GPU, each step). Watch the loss while training; the engine
-refuses NaN where it enters.
+quantizer cannot report it (looking would wait for the GPU, each step). Watch the loss while training; the
+engine refuses NaN where it enters.
 
 To add a quantizer, see docs/recipes/add-a-quantizer.md.
 """
@@ -84,8 +85,8 @@ def resolve(quantizer: str | nn.Module | None, argument: str) -> nn.Module | Non
 def _require_float(x: Tensor, who: str) -> None:
     if not x.is_floating_point():
         raise TypeError(
-            f"{who} takes floating-point tensors, got {x.dtype}; for bytes put onebit.nn.ScalePixels() first, "
-            "for other integers convert with .float()"
+            f"{who} takes floating-point tensors, got {x.dtype}; for bytes put onebit.nn.ScalePixels() "
+            "first, for other integers convert with .float()"
         )
 
 
@@ -127,24 +128,24 @@ def ste_sign(x: Tensor) -> Tensor:
     _require_float(x, "ste_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
-    return cast(Tensor, _SteSign.apply(x))
+    return cast(Tensor, _SteSign.apply(x))  # type: ignore[no-untyped-call]
 
 
 def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """+1 with probability clip((x + 1)/2, 0, 1), else -1; saturating STE (BNN eq. 2 and 4).
 
-    x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers. The
-    noise is drawn in float32 whatever x's dtype: bfloat16 noise would have only 256 levels. x <= -1 is always -1,
-    x >= 1 always +1. `generator` defaults to the device's global one.
+    x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
+    x <= -1 is always -1, x >= 1 always +1. The noise is drawn in float32 whatever x's dtype: bfloat16 noise
+    would have only 256 levels. `generator` defaults to the device's global one.
     """
     _require_float(x, "stochastic_sign")
     noise = torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator)
-    return cast(Tensor, _StochasticSign.apply(x, noise))
+    return cast(Tensor, _StochasticSign.apply(x, noise))  # type: ignore[no-untyped-call]
 
 
 @register("ste_sign")
 class SteSign(nn.Module):
-    """`ste_sign` as a module: deterministic sign, saturating STE. No parameters, same in train and eval mode."""
+    """`ste_sign` as a module: deterministic sign, saturating STE. Same in train and eval mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ste_sign(x)
@@ -154,9 +155,9 @@ class SteSign(nn.Module):
 class StochasticSign(nn.Module):
     """`stochastic_sign` in training mode; in eval mode the deterministic sign, which is what gets packed.
 
-    real_in_eval: for weights only. BinaryConnect's authors test a stochastically trained network with its real
-    latent weights (their paper, section 2.6, and their code); True reproduces that number: in eval mode the input
-    comes back as it is. Such a layer is not one-bit and is converted as a real one.
+    real_in_eval: for weights only. BinaryConnect's authors test a stochastically trained network with its
+        real latent weights (their paper, section 2.6, and their code). True reproduces that: in eval mode the
+        input comes back as it is. Such a layer is not one-bit and is converted as a real one.
     """
 
     def __init__(self, *, real_in_eval: bool = False) -> None:

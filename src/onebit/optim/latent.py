@@ -1,7 +1,7 @@
-"""What ordinary optimizers lack for latent weights: clipping, and learning rates scaled by Glorot's coefficient.
+"""What ordinary optimizers lack for latent weights: clipping, and Glorot-scaled learning rates.
 
-A layer shows its latent weights by a method `latent_parameters()` that returns them as a list; every one-bit layer
-of onebit.nn has it, and a layer of your own takes part by having it.
+A layer shows its latent weights by a method `latent_parameters()` that returns them as a list; every
+one-bit layer of onebit.nn has it, and a layer of your own takes part by having it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def latent_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def clip_latent_weights_(model: nn.Module) -> None:
     """Clip every latent weight to [-1, 1], in place (BinaryConnect, arXiv 1511.00363, Algorithm 1, step 3).
 
-    Call it after each `optimizer.step()`. Only signs are used, so growth beyond ±1 has no effect but to make the
-    weight harder to flip. Real layers, BatchNorms, scales and biases are left alone; a model without one-bit layers
-    is left as it is.
+    Call it after each `optimizer.step()`. Only signs are used, so growth beyond ±1 has no effect but to
+    make the weight harder to flip. Real layers, BatchNorms, scales and biases are left alone; a model
+    without one-bit layers is left as it is.
     """
     for _, parameter in latent_parameters(model):
         parameter.clamp_(-1.0, 1.0)
@@ -49,8 +49,8 @@ def clip_latent_weights_(model: nn.Module) -> None:
 def glorot_coefficient(parameter: torch.Tensor) -> float:
     """sqrt(1.5 / (fan_in + fan_out)) of a weight of shape (out, in, *kernel).
 
-    fan_in = in · kernel size, fan_out = out · kernel size: Glorot & Bengio 2010 as BinaryConnect's code has it.
-    ValueError for a tensor of fewer than two axes.
+    fan_in = in · kernel size, fan_out = out · kernel size: Glorot & Bengio 2010 as BinaryConnect's code
+    has it. ValueError for a tensor of fewer than two axes.
     """
     if parameter.ndim < 2:
         raise ValueError(
@@ -63,15 +63,15 @@ def glorot_coefficient(parameter: torch.Tensor) -> float:
 def glorot_parameter_groups(model: nn.Module, lr: float, *, squared: bool = False) -> list[dict[str, Any]]:
     """Parameter groups for a torch.optim optimizer in which each latent weight has its own learning rate.
 
-    A latent weight of Glorot coefficient c (see `glorot_coefficient`) gets lr / c; with `squared=True` lr / c².
-    Everything else (BatchNorm, scales, biases, real layers) keeps `lr`, in one group. BinaryConnect (section 2.5):
-    the coefficient for Adam, its square for SGD and Nesterov momentum. Their code multiplies Adam's update by 1/c
-    before clipping, which is the same as this; schedulers that multiply every group's rate keep the ratios, and for
-    the papers' exponential decay from `start` to `end` over n epochs that is
-    `torch.optim.lr_scheduler.ExponentialLR(optimizer, exponential_decay(start, end, n))`.
+    A latent weight of Glorot coefficient c (see `glorot_coefficient`) gets lr / c; with `squared=True` lr
+    / c². Everything else (BatchNorm, scales, biases, real layers) keeps `lr`, in one group. BinaryConnect
+    (section 2.5): the coefficient for Adam, its square for SGD and Nesterov momentum. Their code
+    multiplies Adam's update by 1/c before clipping, which is the same as this; schedulers that multiply
+    every group's rate keep the ratios, and for the papers' exponential decay from `start` to `end` over n
+    epochs that is `torch.optim.lr_scheduler.ExponentialLR(optimizer, exponential_decay(start, end, n))`.
 
-    Each group also has a "name". Parameters that need no gradient are left out. ValueError if nothing is left to
-    train or lr is not positive.
+    Each group also has a "name". Parameters that need no gradient are left out. ValueError if nothing is
+    left to train or lr is not positive.
 
         optimizer = torch.optim.Adam(glorot_parameter_groups(model, lr=3e-3))
     """
@@ -92,7 +92,7 @@ def glorot_parameter_groups(model: nn.Module, lr: float, *, squared: bool = Fals
 
 
 def exponential_decay(start: float, end: float, epochs: int) -> float:
-    """The factor an epoch that leads from learning rate `start` to `end` in `epochs` epochs: (end/start)^(1/epochs).
+    """The factor an epoch that leads from rate `start` to `end` in `epochs` epochs, (end/start)^(1/epochs).
 
     For torch.optim.lr_scheduler.ExponentialLR's gamma. ValueError unless start, end > 0 and epochs >= 1.
     """
