@@ -1,9 +1,9 @@
-/* Elementwise ops of the Program. Everything is contiguous: a tensor [..., C] with its batch is `rows` rows of
- * `channels` elements (rows of ceil(channels/32) words for bits), or `count` elements in one.
+/* Elementwise ops of the Program. Everything is contiguous: a tensor [..., C] with its batch is `rows` rows
+ * of `channels` elements (rows of ceil(channels/32) words for bits), or `count` elements in one.
  *
- * Unless it says otherwise, `out` may be the very same buffer as a float input (in place), but may not overlap
- * an input in any other way. Floats need 4-byte alignment only. Every op rounds as written: one float32
- * operation, or one fma. NaN inputs give NaN outputs. */
+ * Unless it says otherwise, `out` may be the very same buffer as a float input (in place), but may not
+ * overlap an input in any other way. Floats need 4-byte alignment only. Every op rounds as written: one
+ * float32 operation, or one fma. NaN inputs give NaN outputs. */
 #ifndef ONEBIT_KERNELS_ELEMENTWISE_H
 #define ONEBIT_KERNELS_ELEMENTWISE_H
 
@@ -22,7 +22,8 @@ typedef enum {
 } onebit_arithmetic;
 
 /* Element i is data[i % period]: period is the count for a value, 1 for a scalar, C for a constant along the
- * last axis; any other broadcast constant is expanded by the caller to one sample and has that sample's size. */
+ * last axis; any other broadcast constant is expanded by the caller to one sample and has that sample's size.
+ */
 typedef struct {
     const float *data;
     size_t period;
@@ -40,12 +41,13 @@ typedef struct {
     /* out = x < 0 ? 0 : x. */
     void (*relu)(size_t count, const float *x, float *out);
     /* out = x >= 0 ? x : slope[c] * x. slopes is `channels`, or 1 for one slope of all. */
-    void (*prelu)(size_t rows, size_t channels, const float *x, const float *slope, size_t slopes, float *out);
+    void (*prelu)(size_t rows, size_t channels, const float *x, const float *slope, size_t slopes,
+                  float *out);
     /* out = x clamped to [low, high]. */
     void (*hardtanh)(size_t count, const float *x, float low, float high, float *out);
 
-    /* Exact conversions; i32 beyond 2^24 rounds to nearest even. Bits become +1 and -1. Here out may not be the
-     * input, except in i32_to_float. */
+    /* Exact conversions; i32 beyond 2^24 rounds to nearest even. Bits become +1 and -1. Here out may not be
+     * the input, except in i32_to_float. */
     void (*i32_to_float)(size_t count, const int32_t *x, float *out);
     void (*u8_to_float)(size_t count, const uint8_t *x, float *out);
     void (*bits_to_float)(size_t rows, size_t channels, const uint32_t *x, float *out);

@@ -5,8 +5,8 @@
  * a is [m] rows of k bytes (any alignment, any stride; not one byte beyond a row's k is read), weights are
  * [n] rows of ceil(k/32) words with zero padding bits, and all three epilogues exist.
  *
- * Range: |dot| <= 255 * k, and |v| <= k * max|multiplier * x + offset| must fit an int32, which the verifier of
- * programs sees to. Products are formed modulo 2^32, so v is exact whenever v itself fits. */
+ * Range: |dot| <= 255 * k, and |v| <= k * max|multiplier * x + offset| must fit an int32, which the verifier
+ * of programs sees to. Products are formed modulo 2^32, so v is exact whenever v itself fits. */
 #ifndef ONEBIT_KERNELS_U8_GEMM_H
 #define ONEBIT_KERNELS_U8_GEMM_H
 
