@@ -1,0 +1,40 @@
+"""The waist: a typed, packed, framework-free description of an inference, and what it means.
+
+Build a `Program`, `verify` it, `save` and `load` it, `execute` it slowly, `summarize` it. Needs NumPy only.
+"""
+
+from __future__ import annotations
+
+from onebit.program.errors import ProgramError
+from onebit.program.file_format import file_size, load, save
+from onebit.program.graph import Attr, Constant, Node, Program
+from onebit.program.inputs import check_inputs
+from onebit.program.numerics import fma
+from onebit.program.ops import OPS
+from onebit.program.reference import execute
+from onebit.program.summary import Summary, summarize
+from onebit.program.tensors import DType, TensorType, pack_bits, unpack_bits, words
+from onebit.program.verify import verify
+
+__all__ = [
+    "OPS",
+    "Attr",
+    "Constant",
+    "DType",
+    "Node",
+    "Program",
+    "ProgramError",
+    "Summary",
+    "TensorType",
+    "check_inputs",
+    "execute",
+    "file_size",
+    "fma",
+    "load",
+    "pack_bits",
+    "save",
+    "summarize",
+    "unpack_bits",
+    "verify",
+    "words",
+]

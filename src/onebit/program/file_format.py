@@ -1,0 +1,151 @@
+"""`.onebit` files: safetensors with the graph as JSON under one metadata key. Atomic to write, strict to read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from onebit.program import header
+from onebit.program.errors import ProgramError
+from onebit.program.graph import Constant, Program
+from onebit.program.schema import Graph, to_json
+from onebit.program.tensors import Array
+from onebit.program.verify import verify
+
+
+def save(program: Program, path: str | os.PathLike[str]) -> None:
+    """Verify a program and write it to `path`; the file there appears whole or not at all.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and take the name in one step, so
+    that a full disk or a kill leaves an older file as it was. Equal programs give equal bytes.
+    Raises ProgramError for a broken program, OSError where the system refuses to write.
+    """
+    verify(program)
+    head, stored = _head(program)
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), _permissions(target))
+            file.write(head)
+            for tensor in stored:
+                _write(file, program.constants[tensor.name].array)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Read and verify a `.onebit` file. Its arrays are read-only and belong to the program.
+
+    Raises ProgramError, naming the file and the rule, for anything but a valid program; OSError where the
+    file cannot be opened. Allocates the tensors once, plus what the header (4 MiB at most) needs.
+    """
+    target = Path(path)
+    try:
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise ProgramError("file: kind: found something else, expected a regular file")
+        with target.open("rb") as file:
+            program = _read(file)
+        verify(program)
+    except ProgramError as error:
+        raise ProgramError(f"{target}: {error}") from None
+    return program
+
+
+def file_size(program: Program) -> int:
+    """Bytes of the file that `save` writes."""
+    head, stored = _head(program)
+    return len(head) + (stored[-1].end if stored else 0)
+
+
+def _head(program: Program) -> tuple[bytes, list[header.Stored]]:
+    tensors = {name: (c.type.storage_dtype, c.type.storage_shape) for name, c in program.constants.items()}
+    return header.build(tensors, to_json(program))
+
+
+def _write(file: BinaryIO, array: Array) -> None:
+    file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+
+
+def _permissions(target: Path) -> int:
+    """Those of the file to be replaced, or what a newly created one gets (mkstemp gives 0600)."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: BinaryIO) -> Program:
+    size = os.fstat(file.fileno()).st_size
+    length = header.check_length(file.read(header.LENGTH_BYTES), size)
+    raw = file.read(length)
+    if len(raw) != length:
+        raise ProgramError(
+            f"header: length: found {len(raw)} bytes, expected {length}: the file is cut short"
+        )
+    text, stored = header.parse(raw, size - header.LENGTH_BYTES - length)
+    graph = Graph(text)
+    _check_same_tensors(graph, stored)
+    constants = {}
+    for tensor in sorted(stored, key=lambda tensor: tensor.begin):
+        constants[tensor.name] = Constant(graph.constants[tensor.name], _array(file, tensor))
+    return Program(graph.inputs, graph.outputs, graph.nodes, constants, graph.values, graph.metadata)
+
+
+def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
+    """The graph's constants and the header's tensors are the same, in storage dtype and shape too."""
+    present = {tensor.name: tensor for tensor in stored}
+    for name, type_ in graph.constants.items():
+        place = f"constant {header.shorten(repr(name))}"
+        if name not in present:
+            raise ProgramError(
+                f"{place}: every constant is stored: found no tensor of this name, expected one"
+            )
+        tensor = present[name]
+        if tensor.dtype != type_.storage_dtype:
+            raise ProgramError(
+                f"{place}: storage dtype of {type_}: found {tensor.dtype}, expected {type_.storage_dtype}"
+            )
+        if tensor.shape != type_.storage_shape:
+            raise ProgramError(
+                f"{place}: storage shape of {type_}: found {tensor.shape}, expected {type_.storage_shape}"
+            )
+    for name in present:
+        if name not in graph.constants:
+            place = f"tensor {header.shorten(repr(name))}"
+            raise ProgramError(f"{place}: every tensor is a constant of the graph: found none of this name")
+
+
+def _array(file: BinaryIO, tensor: header.Stored) -> Array:
+    array = np.empty(tensor.shape, tensor.dtype)
+    view = memoryview(array).cast("B") if array.ndim else memoryview(array.reshape(1)).cast("B")
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise ProgramError(
+                f"tensor {tensor.name!r}: found {done} bytes, expected {len(view)}: the file is cut short"
+            )
+        done += count
+    array.flags.writeable = False
+    return array

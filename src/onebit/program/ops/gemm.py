@@ -1,0 +1,140 @@
+"""Matrix products with a constant weight matrix: x[..., K] · w[N, K] → [..., N]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from onebit.program.ops.definition import (
+    AttrKind,
+    Call,
+    Op,
+    Operand,
+    Role,
+    require,
+    require_channels,
+    require_dtype,
+)
+from onebit.program.tensors import Array, DType, TensorType
+
+INT32_MAX = 2**31 - 1
+_FLOAT32_EXACT = 2**24
+_FLOAT64_EXACT = 2**53
+
+
+def _exact_dot(x: Array, w: Array, bound: int) -> Array:
+    """Integer products in floating point: exact in any order, since no partial sum exceeds `bound`."""
+    wide = np.float32 if bound <= _FLOAT32_EXACT else np.float64
+    if bound > _FLOAT64_EXACT:
+        raise OverflowError(f"a sum of up to {bound} is not exact in float64")
+    return (x.astype(wide) @ w.astype(wide).T).astype(np.int32)
+
+
+def _rounded_dot(x: Array, w: Array) -> Array:
+    """Products and sums in float64, one rounding to float32 at the end."""
+    with np.errstate(all="ignore"):
+        return (x.astype(np.float64) @ w.astype(np.float64).T).astype(np.float32)
+
+
+def _infer(x_dtype: DType, w_dtype: DType, out: DType) -> Callable[[Call], TensorType]:
+    def infer(call: Call) -> TensorType:
+        x, w = call.types
+        require_dtype("x", x, x_dtype)
+        require_dtype("w", w, w_dtype)
+        k = require_channels("x", x)
+        require(len(w.shape) == 2, "rank of w", w, f"{w_dtype.value}[N, {k}]")
+        require(w.shape[1] == k, "K of w", w, f"{w_dtype.value}[{w.shape[0]}, {k}], for x is {x}")
+        return TensorType(out, (*x.shape[:-1], w.shape[0]))
+
+    return infer
+
+
+def _macs(call: Call) -> int:
+    x, w = call.types
+    return x.elements * w.shape[0]
+
+
+def _infer_binary(call: Call) -> TensorType:
+    out = _infer(DType.BITS, DType.BITS, DType.I32)(call)
+    k = call.types[0].channels
+    require(k <= INT32_MAX, "range of the int32 accumulator", f"K = {k}", f"K <= {INT32_MAX}")
+    return out
+
+
+def _binary_gemm(inputs: Sequence[Array], call: Call) -> Array:
+    x, w = inputs
+    return _exact_dot(x, w, bound=x.shape[-1])
+
+
+def _u8_bound(call: Call) -> int:
+    """No partial sum of multiplier·dot, of offset·Σw or of both exceeds this."""
+    k = call.types[0].channels
+    return k * (255 * abs(call.integer("multiplier")) + abs(call.integer("offset")))
+
+
+def _infer_u8(call: Call) -> TensorType:
+    out = _infer(DType.U8, DType.BITS, DType.I32)(call)
+    require(call.integer("multiplier") != 0, "attribute multiplier", 0, "a non-zero int")
+    rule = "range of the int32 accumulator"
+    bound = _u8_bound(call)
+    require(bound <= INT32_MAX, rule, f"K·(255·|multiplier| + |offset|) = {bound}", f"at most {INT32_MAX}")
+    return out
+
+
+def _u8_gemm(inputs: Sequence[Array], call: Call) -> Array:
+    x, w = inputs
+    scaled = x.astype(np.int64) * call.integer("multiplier") + call.integer("offset")
+    return _exact_dot(scaled, w, _u8_bound(call))
+
+
+def _float_gemm(inputs: Sequence[Array], call: Call) -> Array:
+    return _rounded_dot(*inputs)
+
+
+_OPERANDS = (Operand("x"), Operand("w", Role.CONST, weights=True))
+
+GEMM_OPS = (
+    Op(
+        "binary_gemm",
+        "x bits[..., K], w const bits[N, K] → i32[..., N]. y[n] = Σ_k x[k]·w[n, k] over ±1 values, which is "
+        "K − 2·popcount(x xor w[n]) on the bits. Exact; |y| <= K < 2^31.",
+        _OPERANDS,
+        _infer_binary,
+        _binary_gemm,
+        macs=_macs,
+        one_bit_macs=True,
+    ),
+    Op(
+        "u8_gemm",
+        "x u8[..., K], w const bits[N, K], attributes multiplier (int, not 0) and offset (int) → i32[..., N]. "
+        "y[n] = Σ_k w[n, k]·(multiplier·x[k] + offset). Exact; K·(255·|multiplier| + |offset|) <= 2^31 − 1, so "
+        "multiplier·Σ w·x and offset·Σ w fit an int32 each as well as their sum.",
+        _OPERANDS,
+        _infer_u8,
+        _u8_gemm,
+        attrs={"multiplier": AttrKind.INT, "offset": AttrKind.INT},
+        macs=_macs,
+        why_not_one_bit="its input is 8-bit (weights are 1-bit)",
+    ),
+    Op(
+        "f32_binary_gemm",
+        "x f32[..., K], w const bits[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in float64 "
+        "and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ_k |x[k]| of it.",
+        _OPERANDS,
+        _infer(DType.F32, DType.BITS, DType.F32),
+        _float_gemm,
+        macs=_macs,
+        why_not_one_bit="its input is float32: no sign stands before it (weights are 1-bit)",
+    ),
+    Op(
+        "f32_gemm",
+        "x f32[..., K], w const f32[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in float64 "
+        "and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ_k |w[n, k]·x[k]| of it.",
+        _OPERANDS,
+        _infer(DType.F32, DType.F32, DType.F32),
+        _float_gemm,
+        macs=_macs,
+        why_not_one_bit="its weights and its input are float32: an ordinary Linear layer",
+    ),
+)

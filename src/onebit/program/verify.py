@@ -1,0 +1,274 @@
+"""The verifier: what must hold before anything else may trust a Program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+import numpy as np
+
+from onebit.program import limits
+from onebit.program.errors import ProgramError
+from onebit.program.graph import Constant, Node, Program
+from onebit.program.ops import OPS, AttrKind, Call, Op, Role
+from onebit.program.tensors import WORD_BITS, Array, DType, TensorType
+
+_BLOCK = 1 << 18  # elements looked at together, so that checking a large constant needs little memory
+_RESERVED = "__metadata__"  # safetensors keeps its metadata under this tensor name
+
+
+def verify(program: Program) -> None:
+    """Check every rule of a Program; raise ProgramError at the first one broken.
+
+    The message names the place (node, layer, constant, input or output), the rule, what was found and what
+    was expected. Runs on load, after every lowering pass and before an engine is built; allocates little.
+    """
+    _check_containers(program)
+    for name, constant in program.constants.items():
+        _check_constant(name, constant)
+    defined = _check_inputs(program)
+    producers = {node.output: index for index, node in enumerate(program.nodes)}
+    used: set[str] = set()
+    for index, node in enumerate(program.nodes):
+        place = describe(index, node)
+        _check_node(program, node, place, defined, producers)
+        used.update(node.inputs)
+        defined.add(node.output)
+    _check_outputs(program, defined)
+    extra = next((name for name in program.values if name not in defined), None)
+    if extra is not None:
+        _fail(f"value {extra!r}", "every typed value is an input or a node's output", "neither", "either")
+    unused = next((name for name in program.constants if name not in used), None)
+    if unused is not None:
+        _fail(f"constant {unused!r}", "every constant is used", "no node that uses it", "at least one")
+
+
+def describe(index: int, node: Node) -> str:
+    """The place of a node as errors name it, e.g. "node 3 'threshold' (layer 'features.4')"."""
+    layer = f" (layer {node.layer!r})" if node.layer else ""
+    return f"node {index} {node.op!r}{layer}"
+
+
+def _fail(place: str, rule: str, found: object, expected: object) -> None:
+    raise ProgramError(f"{place}: {rule}: found {found}, expected {expected}")
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _check_name(place: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise ProgramError(f"{place}: a name is text: found {_shorten(name)}, expected a str")
+    if not 1 <= len(name) <= limits.MAX_NAME:
+        expected = f"1 to {limits.MAX_NAME}"
+        _fail(place, "length of a name", f"{len(name)} characters ({_shorten(name)})", expected)
+    if not name.isprintable():
+        _fail(place, "characters of a name", ascii(name)[:80], "printable characters")
+    if name == _RESERVED:
+        _fail(place, "a name", repr(name), "any other: safetensors reserves this one")
+
+
+def check_type(place: str, type_: TensorType, constant: bool) -> None:
+    """Rank, sizes and total size of a tensor type are within the limits."""
+    if not isinstance(type_, TensorType) or not isinstance(type_.dtype, DType):
+        raise ProgramError(f"{place}: type: found {_shorten(type_)}, expected a TensorType with a DType")
+    shape = type_.shape
+    if not isinstance(shape, tuple):
+        raise ProgramError(f"{place}: shape: found {_shorten(shape)}, expected a tuple of ints")
+    if len(shape) > limits.MAX_RANK:
+        _fail(place, "rank", len(shape), f"at most {limits.MAX_RANK}")
+    for size in shape:
+        if type(size) is not int or not 1 <= size <= limits.MAX_DIMENSION:
+            _fail(place, "each size of a shape", _shorten(size), f"an int from 1 to {limits.MAX_DIMENSION}")
+    if type_.dtype is DType.BITS and not shape:
+        _fail(place, "rank of a bits tensor", 0, "at least 1 (bits are packed along the last axis)")
+    if constant and type_.nbytes > limits.MAX_CONSTANT_BYTES:
+        _fail(place, "size of a constant", f"{type_.nbytes} bytes", f"at most {limits.MAX_CONSTANT_BYTES}")
+    if not constant and type_.elements > limits.MAX_VALUE_ELEMENTS:
+        expected = f"at most {limits.MAX_VALUE_ELEMENTS} in one sample"
+        _fail(place, "size of a value", f"{type_.elements} elements", expected)
+
+
+def _check_containers(program: Program) -> None:
+    counts = (
+        ("nodes", len(program.nodes), limits.MAX_NODES),
+        ("constants", len(program.constants), limits.MAX_TENSORS),
+        ("values", len(program.values), limits.MAX_TENSORS),
+    )
+    for what, count, most in counts:
+        if count > most:
+            _fail("program", f"number of {what}", count, f"at most {most}")
+    for what, least, names in (("inputs", 1, program.inputs), ("outputs", 1, program.outputs)):
+        if not isinstance(names, tuple) or len(names) < least:
+            _fail("program", what, _shorten(names), f"a tuple of at least {least} name")
+    for key, text in program.metadata.items():
+        _check_name("metadata key", key)
+        if not isinstance(text, str) or not _is_unicode(text):
+            _fail(f"metadata {key!r}", "its text", _shorten(text), "a str of Unicode characters")
+
+
+def _is_unicode(text: str) -> bool:
+    """No lone surrogates: such a str has no UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_inputs(program: Program) -> set[str]:
+    defined: set[str] = set()
+    for name in program.inputs:
+        place = f"input {_shorten(name)}"
+        _check_name(place, name)
+        if name in defined:
+            _fail(place, "names are unique", "two inputs of this name", "one")
+        if name in program.constants:
+            _fail(place, "names are unique", "a constant of the same name", "values and constants to differ")
+        if name not in program.values:
+            _fail(place, "every input has a type", "no entry in values", "one")
+        check_type(place, program.values[name], constant=False)
+        defined.add(name)
+    return defined
+
+
+def _check_outputs(program: Program, defined: set[str]) -> None:
+    seen: set[str] = set()
+    for name in program.outputs:
+        place = f"output {_shorten(name)}"
+        _check_name(place, name)
+        if name in seen:
+            _fail(place, "outputs are unique", "the name twice", "once")
+        if name in program.constants:
+            _fail(place, "an output is a value", "a constant", "an input or a node's output")
+        if name not in defined:
+            _fail(place, "an output exists", "no such value", "an input or a node's output")
+        seen.add(name)
+
+
+def _check_constant(name: str, constant: Constant) -> None:
+    place = f"constant {_shorten(name)}"
+    _check_name(place, name)
+    check_type(place, constant.type, constant=True)
+    array, type_ = constant.array, constant.type
+    if not isinstance(array, np.ndarray):
+        raise ProgramError(f"{place}: storage: found {_type_name(array)}, expected a NumPy array")
+    if array.dtype != type_.storage_dtype:
+        _fail(place, f"storage dtype of {type_}", array.dtype, type_.storage_dtype)
+    if array.shape != type_.storage_shape:
+        _fail(place, f"storage shape of {type_}", array.shape, type_.storage_shape)
+    if not array.flags.c_contiguous:
+        _fail(place, "storage layout", f"strides {array.strides}", "a C-contiguous array")
+    if type_.dtype is DType.BITS:
+        _check_padding(place, array, type_.channels)
+    if type_.dtype is DType.F32 and not all(np.isfinite(block).all() for block in _blocks(array)):
+        where, value = next((i, v) for i, v in np.ndenumerate(array) if not isfinite(v))
+        _fail(place, "constants are finite", f"{value} at index {where}", "finite numbers")
+
+
+def _blocks(array: Array) -> Iterable[Array]:
+    flat = array.reshape(-1)
+    return (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
+
+
+def _check_padding(place: str, array: Array, channels: int) -> None:
+    used = channels % WORD_BITS
+    if not used:
+        return
+    padding = np.uint32((0xFFFFFFFF << used) & 0xFFFFFFFF)
+    last = array.reshape(-1, array.shape[-1])[:, -1]
+    for start in range(0, last.size, _BLOCK):
+        wrong = np.flatnonzero(last[start : start + _BLOCK] & padding)
+        if wrong.size:
+            row = start + int(wrong[0])
+            found = f"{int(last[row]):#010x} as the last word of row {row}"
+            _fail(place, f"bits beyond channel {channels - 1} are zero", found, "padding bits of 0")
+
+
+def _check_node(
+    program: Program, node: Node, place: str, defined: set[str], producers: Mapping[str, int]
+) -> None:
+    _check_name(f"{place}, op", node.op)
+    if not isinstance(node.layer, str) or len(node.layer) > limits.MAX_NAME or not _is_unicode(node.layer):
+        expected = f"a str of at most {limits.MAX_NAME} characters"
+        _fail(place, "layer", _shorten(node.layer), expected)
+    op = OPS.get(node.op)
+    if op is None:
+        raise ProgramError(
+            f"{place}: unknown op: found {node.op!r}, expected one of {', '.join(sorted(OPS))}"
+        )
+    if type(node.version) is not int or node.version != op.version:
+        hint = "; a newer onebit wrote this program, upgrade to read it"
+        newer = type(node.version) is int and node.version > op.version
+        _fail(place, "version of the op", _shorten(node.version), f"{op.version}{hint if newer else ''}")
+    _check_operands(program, node, op, place, defined, producers)
+    _check_attrs(node, op, place)
+    types = tuple(program.type_of(name) for name in node.inputs)
+    constant = tuple(name in program.constants for name in node.inputs)
+    try:
+        inferred = op.infer(Call(types, constant, node.attrs))
+    except ProgramError as error:
+        raise ProgramError(f"{place}: {error}") from None
+    _check_output(program, node, place, defined, inferred)
+
+
+def _check_operands(
+    program: Program, node: Node, op: Op, place: str, defined: set[str], producers: Mapping[str, int]
+) -> None:
+    if not isinstance(node.inputs, tuple) or len(node.inputs) != len(op.operands):
+        names = ", ".join(operand.name for operand in op.operands)
+        found = len(node.inputs) if isinstance(node.inputs, tuple) else _shorten(node.inputs)
+        _fail(place, "number of inputs", found, f"{len(op.operands)} ({names})")
+    for operand, name in zip(op.operands, node.inputs, strict=True):
+        at = f"{place}, input {operand.name} = {_shorten(name)}"
+        _check_name(at, name)
+        if name in program.constants:
+            if operand.role is Role.VALUE:
+                _fail(at, "its role", "a constant", operand.role.value)
+        elif name in defined:
+            if operand.role is Role.CONST:
+                _fail(at, "its role", "a value", operand.role.value)
+        elif name in producers:
+            found = f"the output of node {producers[name]}"
+            _fail(at, "nodes stand in topological order without cycles", found, "one of an earlier node")
+        else:
+            _fail(at, "every input is defined", "no value or constant of this name", "one")
+
+
+def _check_attrs(node: Node, op: Op, place: str) -> None:
+    if set(node.attrs) != set(op.attrs):
+        found = ", ".join(sorted(map(str, node.attrs))) or "none"
+        _fail(place, "attributes", found, ", ".join(sorted(op.attrs)) or "none")
+    for name, kind in op.attrs.items():
+        value = node.attrs[name]
+        if kind is AttrKind.INT:
+            good = type(value) is int and abs(value) <= limits.MAX_INTEGER
+        elif kind is AttrKind.FLOAT:
+            good = type(value) is float and isfinite(value)
+        else:
+            good = isinstance(value, tuple) and all(
+                type(size) is int and 1 <= size <= limits.MAX_DIMENSION for size in value
+            )
+            if good and isinstance(value, tuple) and len(value) > limits.MAX_RANK:
+                _fail(place, f"rank of attribute {name}", len(value), f"at most {limits.MAX_RANK}")
+        if not good:
+            _fail(place, f"attribute {name}", f"{_shorten(value)} ({_type_name(value)})", kind.value)
+
+
+def _check_output(program: Program, node: Node, place: str, defined: set[str], inferred: TensorType) -> None:
+    at = f"{place}, output {_shorten(node.output)}"
+    _check_name(at, node.output)
+    if node.output in defined or node.output in program.constants:
+        _fail(at, "names are unique", "a name already taken", "a new one")
+    if node.output not in program.values:
+        _fail(at, "every output has a type", "no entry in values", str(inferred))
+    declared = program.values[node.output]
+    check_type(at, declared, constant=False)
+    if declared != inferred:
+        _fail(at, "declared type", declared, f"{inferred}, which the op gives")
