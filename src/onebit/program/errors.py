@@ -2,4 +2,4 @@
 
 
 class ProgramError(ValueError):
-    """A program, or a file that claims to hold one, breaks a rule. The message names the place and the rule."""
+    """A program, a file or an input breaks a rule. The message names the place and the rule."""

@@ -1,12 +1,12 @@
-"""`.onebit` files: safetensors with the graph as JSON under one metadata key. Atomic to write, strict to read."""
+"""`.onebit` files: safetensors, the graph as JSON under one metadata key. Atomic to write, strict to read."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -73,8 +73,8 @@ def _head(program: Program) -> tuple[bytes, list[header.Stored]]:
     return header.build(tensors, to_json(program))
 
 
-def _write(file: BinaryIO, array: Array) -> None:
-    file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+def _write(file: BufferedWriter, array: Array) -> None:
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _permissions(target: Path) -> int:
@@ -95,7 +95,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(file: BinaryIO) -> Program:
+def _read(file: BufferedReader) -> Program:
     size = os.fstat(file.fileno()).st_size
     length = header.check_length(file.read(header.LENGTH_BYTES), size)
     raw = file.read(length)
@@ -136,12 +136,12 @@ def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
             raise ProgramError(f"{place}: every tensor is a constant of the graph: found none of this name")
 
 
-def _array(file: BinaryIO, tensor: header.Stored) -> Array:
+def _array(file: BufferedReader, tensor: header.Stored) -> Array:
     array = np.empty(tensor.shape, tensor.dtype)
-    view = memoryview(array).cast("B") if array.ndim else memoryview(array.reshape(1)).cast("B")
+    view = array.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
-        count = file.readinto(view[done:])  # type: ignore[attr-defined]
+        count = file.readinto(view[done:])
         if not count:
             raise ProgramError(
                 f"tensor {tensor.name!r}: found {done} bytes, expected {len(view)}: the file is cut short"

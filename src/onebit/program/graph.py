@@ -72,7 +72,7 @@ class Program:
         save(self, path)
 
     def summary(self) -> str:
-        """Layer by layer: what is 1-bit, what is not and why; bytes on disk; MACs. See `onebit.program.summary`."""
+        """Layer by layer: what is 1-bit, what is not and why; bytes on disk; MACs. See `summarize`."""
         from onebit.program.summary import summarize
 
         return str(summarize(self))

@@ -95,7 +95,7 @@ def check_length(prefix: bytes, file_size: int) -> int:
 
 
 def parse(raw: bytes, data_size: int) -> tuple[str, list[Stored]]:
-    """Check a whole header against the number of bytes that follow it; returns the graph's JSON and the tensors."""
+    """Check a whole header against the bytes that follow it; returns the graph's JSON and the tensors."""
     if raw[:1] != b"{":
         raise ProgramError(f"header: first byte: found {raw[:1]!r}, expected b'{{'")
     try:
@@ -122,7 +122,7 @@ def parse(raw: bytes, data_size: int) -> tuple[str, list[Stored]]:
 
 
 def parse_json(place: str, text: str) -> Any:
-    """Strict JSON: no duplicate keys, NaN, infinities, huge numbers or deep nesting; ProgramError otherwise."""
+    """Strict JSON: ProgramError for duplicate keys, NaN, infinities, huge numbers or deep nesting."""
     _check_nesting(place, text)
 
     def pairs(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def _check(name: str, type_: TensorType, x: Any) -> Array:
         text = ", ".join(["batch", *map(str, type_.shape)])
         hint = "; add the batch axis: x[None]" if x.shape == type_.shape else ""
         raise ProgramError(f"input {name!r}: shape: found {x.shape}, expected ({text}){hint}")
-    x = np.ascontiguousarray(x)
-    _check_content(name, type_, x)
-    return x
+    contiguous: Array = np.ascontiguousarray(x)
+    _check_content(name, type_, contiguous)
+    return contiguous
 
 
 def _check_content(name: str, type_: TensorType, x: Array) -> None:

@@ -1,4 +1,4 @@
-"""How large a Program may be. Every product of sizes is a Python int, so none can overflow before its check."""
+"""How large a Program may be. Products of sizes are Python ints, so none can overflow before its check."""
 
 from __future__ import annotations
 

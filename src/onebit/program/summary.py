@@ -15,7 +15,7 @@ from onebit.program.verify import verify
 
 @dataclass(frozen=True)
 class Row:
-    """One node. Bytes are those its constants take in the file (a shared constant counts where first used)."""
+    """One node. Bytes are those its constants take in the file (a shared one counts where first used)."""
 
     layer: str
     op: str
@@ -125,7 +125,8 @@ def _render(summary: Summary) -> str:
             *text,
             "",
             f"file      {summary.file_bytes:,} bytes, {summary.header_bytes:,} of them header and graph",
-            f"float32   {summary.float32_bytes:,} bytes with float32 weights: {summary.ratio_to_float32:.1f} × the file",
+            f"float32   {summary.float32_bytes:,} bytes with float32 weights, "
+            f"{summary.ratio_to_float32:.1f} × the file",
             f"MACs      {total:,} a sample, {summary.macs_1bit:,} of them 1-bit ({summary.share_1bit:.1%})",
         ]
     )

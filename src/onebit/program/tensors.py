@@ -7,7 +7,7 @@ c div 32; padding bits are zero and the true channel count is part of the type, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from math import prod
 from typing import Any
 
@@ -21,7 +21,7 @@ WORD_BITS = 32
 Array = npt.NDArray[Any]
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Element types a Program may hold. `bits` elements are ±1."""
 
     BITS = "bits"
@@ -31,7 +31,7 @@ class DType(str, Enum):
     F32 = "f32"
 
 
-_STORAGE = {
+_STORAGE: dict[DType, np.dtype[Any]] = {
     DType.BITS: np.dtype("<u4"),
     DType.U8: np.dtype("u1"),
     DType.I8: np.dtype("i1"),

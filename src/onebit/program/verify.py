@@ -45,8 +45,8 @@ def verify(program: Program) -> None:
 
 def describe(index: int, node: Node) -> str:
     """The place of a node as errors name it, e.g. "node 3 'threshold' (layer 'features.4')"."""
-    layer = f" (layer {node.layer!r})" if node.layer else ""
-    return f"node {index} {node.op!r}{layer}"
+    layer = f" (layer {_shorten(node.layer)})" if node.layer else ""
+    return f"node {index} {_shorten(node.op)}{layer}"
 
 
 def _fail(place: str, rule: str, found: object, expected: object) -> None:
@@ -155,6 +155,8 @@ def _check_outputs(program: Program, defined: set[str]) -> None:
 def _check_constant(name: str, constant: Constant) -> None:
     place = f"constant {_shorten(name)}"
     _check_name(place, name)
+    if not isinstance(constant, Constant):
+        raise ProgramError(f"{place}: type: found {_type_name(constant)}, expected a Constant")
     check_type(place, constant.type, constant=True)
     array, type_ = constant.array, constant.type
     if not isinstance(array, np.ndarray):
@@ -223,7 +225,7 @@ def _check_operands(
 ) -> None:
     if not isinstance(node.inputs, tuple) or len(node.inputs) != len(op.operands):
         names = ", ".join(operand.name for operand in op.operands)
-        found = len(node.inputs) if isinstance(node.inputs, tuple) else _shorten(node.inputs)
+        found: object = len(node.inputs) if isinstance(node.inputs, tuple) else _shorten(node.inputs)
         _fail(place, "number of inputs", found, f"{len(op.operands)} ({names})")
     for operand, name in zip(op.operands, node.inputs, strict=True):
         at = f"{place}, input {operand.name} = {_shorten(name)}"
@@ -235,8 +237,8 @@ def _check_operands(
             if operand.role is Role.CONST:
                 _fail(at, "its role", "a value", operand.role.value)
         elif name in producers:
-            found = f"the output of node {producers[name]}"
-            _fail(at, "nodes stand in topological order without cycles", found, "one of an earlier node")
+            producer = f"the output of node {producers[name]}"
+            _fail(at, "nodes stand in topological order without cycles", producer, "one of an earlier node")
         else:
             _fail(at, "every input is defined", "no value or constant of this name", "one")
 

@@ -1,7 +1,7 @@
-"""The ops of a Program. Each has one definition: typing rule, meaning (NumPy) and cost, and `OPS` lists them all.
+"""The ops of a Program: each has one definition (typing rule, meaning in NumPy, cost), and `OPS` lists them.
 
-To add an op, write its `Op` in the module of its kind and list it there; the verifier, the reference executor,
-the file format and the summary read this table and need no change.
+To add an op, write its `Op` in the module of its kind and list it there; the verifier, the reference
+executor, the file format and the summary read this table and need no change.
 """
 
 from __future__ import annotations

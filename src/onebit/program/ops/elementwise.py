@@ -165,9 +165,9 @@ _FLOAT = "it works on float32 values"
 def _arithmetic_op(name: str, symbol: str, function: Callable[..., Any]) -> Op:
     return Op(
         name,
-        f"a f32, b f32 → f32. y = a {symbol} b element by element, rounded once to float32. At least one operand "
-        "is a value. Two values have the same shape; a constant may have any shape that broadcasts to the "
-        "value's shape of one sample as NumPy does (trailing axes aligned).",
+        f"a f32, b f32 → f32. y = a {symbol} b element by element, rounded once to float32. At least one "
+        "operand is a value. Two values have the same shape; a constant may have any shape that broadcasts to "
+        "the value's shape of one sample as NumPy does (trailing axes aligned).",
         _AB,
         _infer_arithmetic,
         _arithmetic(function),
@@ -186,16 +186,16 @@ ELEMENTWISE_OPS = (
     Op(
         "threshold",
         "x i32[..., C], thresholds const i32[C], flip const bits[C] → bits[..., C]. "
-        "y[c] is +1 where (x[c] >= thresholds[c]) xor (flip[c] is +1), else −1. A threshold of −2^31 is always "
-        "reached, so it makes a constant: +1, or −1 with flip.",
+        "y[c] is +1 where (x[c] >= thresholds[c]) xor (flip[c] is +1), else −1. A threshold of −2^31 is "
+        "always reached, so it makes a constant: +1, or −1 with flip.",
         (_X, Operand("thresholds", Role.CONST), Operand("flip", Role.CONST)),
         _infer_threshold,
         _threshold,
     ),
     Op(
         "to_float",
-        "x i32, u8 or bits → f32 of the same shape: the same number (±1 for bits), rounded to nearest, ties to "
-        "even, where an i32 beyond ±2^24 needs it.",
+        "x i32, u8 or bits → f32 of the same shape: the same number (±1 for bits), rounded to nearest, ties "
+        "to even, where an i32 beyond ±2^24 needs it.",
         (_X,),
         _infer_to_float,
         _to_float,
@@ -211,8 +211,8 @@ ELEMENTWISE_OPS = (
     ),
     Op(
         "affine",
-        "x f32[..., C], scale const f32[C], shift const f32[C] → f32[..., C]. y = x·scale[c] + shift[c] as one "
-        "fused multiply-add: rounded once to float32.",
+        "x f32[..., C], scale const f32[C], shift const f32[C] → f32[..., C]. y = x·scale[c] + shift[c] as "
+        "one fused multiply-add: rounded once to float32.",
         (_X, Operand("scale", Role.CONST), Operand("shift", Role.CONST)),
         _infer_affine,
         _affine,
@@ -232,8 +232,8 @@ ELEMENTWISE_OPS = (
     ),
     Op(
         "prelu",
-        "x f32[..., C], slope const f32[C] or f32[1] → f32[..., C]. y = x where x >= 0, else slope·x rounded to "
-        "float32.",
+        "x f32[..., C], slope const f32[C] or f32[1] → f32[..., C]. y = x where x >= 0, else slope·x rounded "
+        "to float32.",
         (_X, Operand("slope", Role.CONST)),
         _infer_prelu,
         _prelu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,11 @@ _FLOAT64_EXACT = 2**53
 
 def _exact_dot(x: Array, w: Array, bound: int) -> Array:
     """Integer products in floating point: exact in any order, since no partial sum exceeds `bound`."""
-    wide = np.float32 if bound <= _FLOAT32_EXACT else np.float64
+    wide: type[np.floating[Any]] = np.float32 if bound <= _FLOAT32_EXACT else np.float64
     if bound > _FLOAT64_EXACT:
         raise OverflowError(f"a sum of up to {bound} is not exact in float64")
-    return (x.astype(wide) @ w.astype(wide).T).astype(np.int32)
+    product: Array = np.matmul(x.astype(wide), w.astype(wide).T)
+    return product.astype(np.int32)
 
 
 def _rounded_dot(x: Array, w: Array) -> Array:
@@ -107,9 +109,10 @@ GEMM_OPS = (
     ),
     Op(
         "u8_gemm",
-        "x u8[..., K], w const bits[N, K], attributes multiplier (int, not 0) and offset (int) → i32[..., N]. "
-        "y[n] = Σ_k w[n, k]·(multiplier·x[k] + offset). Exact; K·(255·|multiplier| + |offset|) <= 2^31 − 1, so "
-        "multiplier·Σ w·x and offset·Σ w fit an int32 each as well as their sum.",
+        "x u8[..., K], w const bits[N, K], attributes multiplier (int, not 0) and offset (int) → "
+        "i32[..., N]. y[n] = Σ_k w[n, k]·(multiplier·x[k] + offset). Exact; "
+        "K·(255·|multiplier| + |offset|) <= 2^31 − 1, so multiplier·Σ w·x, offset·Σ w "
+        "and their sum fit an int32 each.",
         _OPERANDS,
         _infer_u8,
         _u8_gemm,
@@ -119,8 +122,8 @@ GEMM_OPS = (
     ),
     Op(
         "f32_binary_gemm",
-        "x f32[..., K], w const bits[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in float64 "
-        "and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ_k |x[k]| of it.",
+        "x f32[..., K], w const bits[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in "
+        "float64 and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ_k |x[k]| of it.",
         _OPERANDS,
         _infer(DType.F32, DType.BITS, DType.F32),
         _float_gemm,
@@ -129,8 +132,9 @@ GEMM_OPS = (
     ),
     Op(
         "f32_gemm",
-        "x f32[..., K], w const f32[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in float64 "
-        "and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ_k |w[n, k]·x[k]| of it.",
+        "x f32[..., K], w const f32[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in "
+        "float64 and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ_k "
+        "|w[n, k]·x[k]| of it.",
         _OPERANDS,
         _infer(DType.F32, DType.F32, DType.F32),
         _float_gemm,

@@ -25,8 +25,9 @@ def _reshape(inputs: Sequence[Array], call: Call) -> Array:
 SHAPE_OPS = (
     Op(
         "reshape",
-        "x of any dtype, attribute shape (tuple of ints >= 1) → the same elements in the same row-major order of "
-        "one sample, with this shape. Order means logical order: bits whose last axis changes are packed anew.",
+        "x of any dtype, attribute shape (tuple of ints >= 1) → the same elements in the same row-major "
+        "order of one sample, with this shape. The order is the logical one: bits are packed anew where the "
+        "last axis changes.",
         (Operand("x"),),
         _infer_reshape,
         _reshape,
