@@ -1,0 +1,124 @@
+"""A user's own images: one sub-folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from onebit.data.decode import Size, decode_images
+from onebit.data.errors import DataError
+from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+
+Labels: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
+Part: TypeAlias = tuple[list[Path], Labels]
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+_VALIDATION_NAMES = ("validation", "valid", "val")
+_TEST_SHARE = 5  # one image in five of each class is for testing when the folder has no test/
+
+LAYOUT_HELP = (
+    "expected FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png,"
+    " or parquet files"
+)
+
+
+def load_image_folder(
+    root: Path, name: str, *, validation: int, image_size: Size | None, channels: int | None
+) -> Splits:
+    """Read `root`/train/CLASS/*, `root`/test/CLASS/* and, if there, `root`/validation/CLASS/*.
+
+    Classes are the sub-folders' names in sorted order. Without train/ and test/ the classes stand in `root`
+    itself and a fixed fifth of each class becomes the test split.
+    """
+    train_root = root / "train" if (root / "train").is_dir() else root
+    classes = _class_names(train_root)
+    paths, labels = _listing(train_root, classes)
+    parts = {"train": (paths, labels)}
+    if train_root is not root:
+        parts |= _other_parts(root, classes)
+    if "test" not in parts:
+        parts |= _hold_out_test(root, paths, labels, classes)
+    # All parts are decoded together, so that they agree on grey or colour.
+    every = [path for part, _ in parts.values() for path in part]
+    images = decode_images(
+        [str(p) for p in every], [str(p) for p in every], image_size=image_size, channels=channels
+    )
+    splits: dict[str, Split] = {}
+    start = 0
+    for what, (part, part_labels) in parts.items():
+        splits[what] = Split(images[start : start + len(part)], torch.from_numpy(part_labels))
+        start += len(part)
+    return make_splits(
+        name,
+        splits["train"],
+        splits["test"],
+        classes,
+        validation=validation,
+        given=splits.get("validation"),
+        shuffled=True,
+    )
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) < 2:
+        found = f"only {names[0]!r}" if names else "none"
+        raise DataError(f"{root}: a data set needs two class folders or more, found {found}; {LAYOUT_HELP}")
+    return tuple(names)
+
+
+def _listing(root: Path, classes: tuple[str, ...]) -> Part:
+    """Every image below each class folder, sorted, with its label."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+        )
+        if not found:
+            raise DataError(
+                f"{root / name}: no image in this class folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def _other_parts(root: Path, classes: tuple[str, ...]) -> dict[str, Part]:
+    parts = {}
+    for what, names in (("validation", _VALIDATION_NAMES), ("test", ("test",))):
+        folder = next((root / n for n in names if (root / n).is_dir()), None)
+        if folder is None:
+            continue
+        unknown = sorted(set(_class_names(folder)) - set(classes))
+        if unknown:
+            raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of {root / 'train'}")
+        present = tuple(c for c in classes if (folder / c).is_dir())
+        paths, labels = _listing(folder, present)
+        parts[what] = (paths, np.array([classes.index(c) for c in present], dtype=np.int64)[labels])
+    return parts
+
+
+def _hold_out_test(
+    root: Path,
+    paths: list[Path],
+    labels: Labels,
+    classes: tuple[str, ...],
+) -> dict[str, Part]:
+    """A fixed fifth of each class, at least one image, for testing; the rest for training."""
+    is_test = np.zeros(len(paths), dtype=bool)
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise DataError(
+                f"{root}: class {name!r} has one image; without a test/ folder each class needs two or more"
+            )
+        chosen = fixed_permutation(len(members)).numpy()[: max(1, len(members) // _TEST_SHARE)]
+        is_test[members[chosen]] = True
+    return {
+        what: ([p for p, m in zip(paths, mask, strict=True) if m], labels[mask])
+        for what, mask in (("train", ~is_test), ("test", is_test))
+    }

@@ -1,0 +1,239 @@
+"""Data sets in parquet, from the Hugging Face hub or a local folder, through the `datasets` library."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebit.data.decode import Size, decode_images
+from onebit.data.errors import DataError
+from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+
+_PROBE_SECONDS = 5.0
+_ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
+_VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """Where a data set lives and how its columns are called; `None` columns are found by their types."""
+
+    path: str
+    config: str | None = None
+    image: str | None = None
+    label: str | None = None
+    paper_order: bool = False  # validation = the last training images, as the papers take them
+
+
+KNOWN = {
+    "mnist": HubSet("ylecun/mnist", None, "image", "label", paper_order=True),
+    "cifar10": HubSet("uoft-cs/cifar10", None, "img", "label", paper_order=True),
+    "svhn": HubSet("ufldl-stanford/svhn", "cropped_digits", "image", "label"),
+}
+
+
+def load_hub_set(
+    name: str,
+    source: HubSet,
+    folder: Path | None,
+    *,
+    validation: int,
+    image_size: Size | None,
+    channels: int | None,
+) -> Splits:
+    """Load `source` from the hub, or from the parquet files of `folder` when one is given."""
+    tables = _open(name, source, folder)
+    splits: dict[str, Split] = {}
+    classes: tuple[str, ...] = ()
+    image_column, label_column = _columns(name, source, tables["train"])
+    for what, table in tables.items():
+        splits[what], names = _read(f"{name} {what}", table, image_column, label_column, image_size, channels)
+        classes = classes or names
+    if "test" not in splits:
+        order = fixed_permutation(len(splits["train"]))
+        share = max(1, len(order) // 5)
+        splits["test"] = splits["train"].take(order[:share])
+        splits["train"] = splits["train"].take(order[share:])
+    return make_splits(
+        name,
+        splits["train"],
+        splits["test"],
+        classes,
+        validation=validation,
+        given=splits.get("validation"),
+        shuffled=not source.paper_order,
+    )
+
+
+def _open(name: str, source: HubSet, folder: Path | None) -> dict[str, Any]:
+    """The data set's tables by our split names: "train", and "validation" and "test" where there are such."""
+    datasets = _import_datasets()
+    where = f"the folder {folder}" if folder else f"the hub ({source.path})"
+    try:
+        with _quiet(datasets):
+            if folder is not None:
+                found = datasets.load_dataset("parquet", data_files=_parquet_files(folder))
+            else:
+                with _offline_if_unreachable(name, datasets):
+                    found = datasets.load_dataset(source.path, source.config)
+    except DataError:
+        raise
+    except Exception as error:
+        # `datasets` and the clients below it raise many types for one event (no route, no name, no such set,
+        # a broken file); all of them end the same way here, with the cause named and chained.
+        lines = str(error).splitlines() or ["no message"]
+        cause = f"{type(error).__name__}: {lines[0]}"
+        if folder is not None:
+            raise DataError(f"cannot read data set {name!r} from {where} ({cause})") from error
+        raise DataError(f"cannot load data set {name!r} from {where}; {_ADVICE} ({cause})") from error
+    if "train" not in found:
+        raise DataError(f"{name}: {where} has no train split, only {', '.join(found) or 'nothing'}")
+    tables = {"train": found["train"]}
+    validation = next((v for v in _VALIDATION_NAMES if v in found), None)
+    if validation is not None:
+        tables["validation"] = found[validation]
+    if "test" in found:
+        tables["test"] = found["test"]
+    return tables
+
+
+def _import_datasets() -> Any:
+    # Without these an unreachable hub is waited for by the minute. They are read when the library is
+    # imported; a value that the user has set stays.
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "10")
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "20")
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("this data set needs the `datasets` package: pip install 'onebit[data]'") from error
+    return datasets
+
+
+@contextmanager
+def _offline_if_unreachable(name: str, datasets: Any) -> Iterator[None]:
+    """If nothing answers at the hub, let the library look in its cache only.
+
+    Left alone it retries an unreachable hub for 23 seconds, with twelve lines of log, before the same error.
+    """
+    import huggingface_hub
+
+    endpoint = huggingface_hub.constants.ENDPOINT
+    if _answers(endpoint):
+        yield
+        return
+    switches = [(huggingface_hub.constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
+    before = [getattr(module, switch, False) for module, switch in switches]
+    try:
+        for module, switch in switches:
+            setattr(module, switch, True)
+        yield
+    except Exception as error:
+        raise DataError(
+            f"data set {name!r}: nothing answers at {endpoint}, and it is not in the local cache; {_ADVICE}"
+        ) from error
+    finally:
+        for (module, switch), value in zip(switches, before, strict=True):
+            setattr(module, switch, value)
+
+
+def _answers(endpoint: str) -> bool:
+    """True if an HTTP server, reached as the environment's proxies say, answers there at all."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, though a refusal
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Progress bars off for local preparation; whatever the user had chosen comes back after."""
+    was_off = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if was_off:
+            datasets.enable_progress_bars()
+
+
+def _parquet_files(folder: Path) -> dict[str, list[str]]:
+    """The parquet files below `folder` by split, told from how their names begin (train-00000-of-…)."""
+    files: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        stem = path.stem.split("-")[0].split("_")[0].lower()
+        parent = path.parent.name.lower()
+        for split in ("train", "test", *_VALIDATION_NAMES):
+            if split in (stem, parent):
+                files.setdefault(split, []).append(str(path))
+                break
+    if "train" not in files:
+        raise DataError(
+            f"{folder}: no parquet file whose name begins with 'train' (as in train-00000-of-00001.parquet)"
+        )
+    return files
+
+
+def _columns(name: str, source: HubSet, table: Any) -> tuple[str, str]:
+    """The names of the image column and the label column."""
+    features = table.features
+    images = [c for c, f in features.items() if type(f).__name__ == "Image" or _is_image_struct(f)]
+    labels = [c for c, f in features.items() if type(f).__name__ == "ClassLabel"]
+    if not labels:
+        labels = [c for c, f in features.items() if str(getattr(f, "dtype", "")).startswith(("int", "uint"))]
+    chosen = []
+    for what, wanted, found in (("image", source.image, images), ("label", source.label, labels)):
+        if wanted in features:
+            chosen.append(str(wanted))
+        elif len(found) == 1:
+            chosen.append(str(found[0]))
+        else:
+            have = ", ".join(features)
+            raise DataError(
+                f"{name}: cannot tell the {what} column among {have};"
+                f" rename it {what!r} or leave one column of that type"
+            )
+    return chosen[0], chosen[1]
+
+
+def _is_image_struct(feature: Any) -> bool:
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _read(
+    place: str,
+    table: Any,
+    image_column: str,
+    label_column: str,
+    image_size: Size | None,
+    channels: int | None,
+) -> tuple[Split, tuple[str, ...]]:
+    """Decode one table by column."""
+    import datasets
+
+    feature = table.features[label_column]
+    if not _is_image_struct(table.features[image_column]):
+        table = table.cast_column(image_column, datasets.Image(decode=False))
+    columns = table.with_format("arrow")
+    labels = np.asarray(columns[label_column].to_numpy(), dtype=np.int64)
+    encoded: list[bytes | str] = []
+    for row, cell in enumerate(columns[image_column].to_pylist()):
+        item = (cell or {}).get("bytes") or (cell or {}).get("path")
+        if item is None:
+            raise DataError(f"{place}, row {row}: there is no image")
+        encoded.append(item)
+    places = [f"{place}, row {row}" for row in range(len(encoded))]
+    images = decode_images(encoded, places, image_size=image_size, channels=channels)
+    names = tuple(getattr(feature, "names", None) or map(str, range(int(labels.max(initial=0)) + 1)))
+    return Split(images, torch.from_numpy(labels.copy())), names

@@ -1,0 +1,75 @@
+"""`load`: from a data set's name to its splits."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from onebit.data.decode import Size
+from onebit.data.digits import load_digits
+from onebit.data.errors import DataError
+from onebit.data.folder import LAYOUT_HELP, load_image_folder
+from onebit.data.hub import KNOWN, HubSet, load_hub_set
+from onebit.data.splits import Splits
+
+NAMES = ("digits", *KNOWN)
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    validation: int = 0,
+    image_size: Size | None = None,
+    channels: int | None = None,
+) -> Splits:
+    """Load a data set whole: images as uint8 (N, C, H, W), labels as int64 (N,).
+
+    `name` is one of `NAMES`, a name on the Hugging Face hub ("owner/set"), or a folder of the user's own:
+    parquet files, or images with one sub-folder a class. `data_dir` is a local folder to read instead of the
+    hub. `validation` training images are held out, unless the data set brings a validation split: the last
+    ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere. `image_size` (pixels,
+    or (height, width)) rescales; `channels` (1 or 3) forces grey or colour.
+
+    Raises `DataError` when the data set cannot be had, naming what to do.
+    """
+    if validation < 0:
+        raise DataError(f"validation={validation}: give the number of training images to hold out, 0 or more")
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels={channels}: give 1 (grey) or 3 (colour)")
+    if name == "digits":
+        return load_digits(validation)
+    folder = _folder(name, data_dir)
+    source = KNOWN.get(name)
+    if folder is not None and next(folder.rglob("*.parquet"), None) is None:
+        return load_image_folder(
+            folder, name, validation=validation, image_size=image_size, channels=channels
+        )
+    if source is None:
+        if folder is None and "/" not in name:
+            raise DataError(_unknown(name))
+        source = HubSet(name)
+    return load_hub_set(name, source, folder, validation=validation, image_size=image_size, channels=channels)
+
+
+def _folder(name: str, data_dir: str | Path | None) -> Path | None:
+    """The local folder to read, checked; None for the hub."""
+    if data_dir is None:
+        return Path(name) if name not in KNOWN and Path(name).is_dir() else None
+    folder = Path(data_dir).expanduser()
+    if not folder.exists():
+        raise DataError(f"the data folder {str(data_dir)!r} does not exist; {LAYOUT_HELP}")
+    if not folder.is_dir():
+        raise DataError(f"{str(data_dir)!r} is a file, not a folder; {LAYOUT_HELP}")
+    if not any(folder.iterdir()):
+        raise DataError(f"the data folder {str(data_dir)!r} is empty; {LAYOUT_HELP}")
+    return folder
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"there is no data set {name!r}: {hint}Known are {', '.join(NAMES)};"
+        " or give a hub name (owner/set), or a folder of your own with --data-dir (data_dir= in Python)"
+    )
