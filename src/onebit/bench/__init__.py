@@ -1,0 +1,21 @@
+"""This engine beside its peers on the machine at hand. Peers are imported where they are used."""
+
+from __future__ import annotations
+
+from onebit.bench.contest import Contender, Result, contest
+from onebit.bench.float_network import FloatOp, NotComparable, float_network
+from onebit.bench.machine import describe_machine, package_versions
+from onebit.bench.packed import Report, bench_program
+
+__all__ = [
+    "Contender",
+    "FloatOp",
+    "NotComparable",
+    "Report",
+    "Result",
+    "bench_program",
+    "contest",
+    "describe_machine",
+    "float_network",
+    "package_versions",
+]

@@ -1,0 +1,52 @@
+"""What a measured number must stand beside: the machine and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("onebit", "numpy", "safetensors", "torch", "onnx", "onnxruntime")
+
+
+def cpu_name() -> str:
+    """The CPU's own name, or the architecture where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields: dict[str, str] = {}
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+        if "model name" in fields:
+            model = "/".join(fields[key] for key in ("cpu family", "model") if key in fields)
+            return f"{fields['model name']} (family/model {model})" if model else fields["model name"]
+    return platform.processor() or platform.machine()
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
+    """Installed version of each package, None where it is missing. Imports nothing."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def describe_machine() -> dict[str, str]:
+    """CPU, usable CPUs, system and Python, in words."""
+    return {
+        "cpu": cpu_name(),
+        "cpus": str(usable_cpus()),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,169 @@
+"""`onebit bench`: the packed network on this engine, and the same network in float32 and int8 elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onebit.bench.contest import Contender, Result, contest
+from onebit.bench.float_network import FloatOp, Floats, NotComparable, float_network, peer_input
+from onebit.program import DType, Program
+from onebit.runtime import Engine
+
+ENGINE = "onebit"
+_SEED = 20160209  # the inputs are random, and the same each time
+
+Outputs = npt.NDArray[Any]
+
+
+@dataclass
+class Report:
+    """Seconds an image of each contender, at one batch size and thread count."""
+
+    batch: int
+    threads: int
+    results: list[Result]
+    bytes_of: dict[str, int] = field(default_factory=dict)  # model size, where it is known
+    disagreeing: dict[str, int] = field(
+        default_factory=dict
+    )  # samples whose arg max differs from the engine's
+    left_out: dict[str, str] = field(default_factory=dict)  # contender → why it did not run
+
+    def seconds_an_image(self, name: str) -> float:
+        """Median over the rounds, divided by the batch."""
+        return next(r.seconds for r in self.results if r.name == name) / self.batch
+
+    def speedup(self, name: str) -> float:
+        """How many times as long as this engine `name` takes."""
+        return self.seconds_an_image(name) / self.seconds_an_image(ENGINE)
+
+
+def bench_program(
+    program: Program,
+    *,
+    batch: int,
+    threads: int = 1,
+    rounds: int = 7,
+    seconds: float = 0.05,
+    peers: bool = True,
+) -> Report:
+    """Time `program` on this engine and, with `peers`, beside PyTorch and ONNX Runtime where they are installed.
+
+    All see the same random inputs, the same batch and the same number of threads, in interleaved rounds.
+    """
+    inputs = random_inputs(program, batch)
+    engine = Engine(program, threads=threads)
+    calls: dict[str, Callable[[], object]] = {ENGINE: lambda: engine(*inputs)}
+    answers: dict[str, Outputs] = {ENGINE: np.asarray(_first(engine(*inputs)))}
+    report = Report(batch, threads, [])
+    if peers:
+        try:
+            ops = float_network(program)
+        except NotComparable as error:
+            report.left_out["float peers"] = str(error)
+        else:
+            feed = [peer_input(program, array) for array in inputs]
+            _add_torch(report, program, ops, feed, calls, answers)
+            _add_onnx(report, program, ops, feed, calls, answers)
+    report.disagreeing = {
+        name: _disagreements(answers[ENGINE], answer) for name, answer in answers.items() if name != ENGINE
+    }
+    contenders = [Contender(name, call) for name, call in calls.items()]
+    report.results = contest(contenders, rounds=rounds, seconds_a_round=seconds)
+    return report
+
+
+def random_inputs(program: Program, batch: int) -> list[npt.NDArray[Any]]:
+    """Inputs of the right types: random bytes, ±1, or dyadic floats in (−1, 1)."""
+    random = np.random.default_rng(_SEED)
+    made: list[npt.NDArray[Any]] = []
+    for name in program.inputs:
+        kind = program.values[name]
+        shape = (batch, *kind.shape)
+        if kind.dtype is DType.U8:
+            made.append(random.integers(0, 256, shape, dtype=np.uint8))
+        elif kind.dtype is DType.BITS:
+            made.append((random.integers(0, 2, shape, dtype=np.int8) * 2 - 1).astype(np.int8))
+        elif kind.dtype is DType.F32:
+            made.append((random.integers(-255, 256, shape) / 256).astype(np.float32))
+        else:
+            made.append(random.integers(-127, 128, shape).astype(kind.storage_dtype))
+    return made
+
+
+def _add_torch(
+    report: Report,
+    program: Program,
+    ops: list[FloatOp],
+    feed: Sequence[Floats],
+    calls: dict[str, Callable[[], object]],
+    answers: dict[str, Outputs],
+) -> None:
+    name = "PyTorch float32"
+    try:
+        import torch
+    except ImportError:
+        report.left_out[name] = "torch is not installed: pip install 'onebit[train]'"
+        return
+    from onebit.bench.torch_peer import torch_peer
+
+    torch.set_num_threads(report.threads)
+    calls[name] = partial(torch_peer(ops, program.inputs, program.outputs[0]), *feed)
+    answers[name] = np.asarray(calls[name]())
+
+
+def _add_onnx(
+    report: Report,
+    program: Program,
+    ops: list[FloatOp],
+    feed: Sequence[Floats],
+    calls: dict[str, Callable[[], object]],
+    answers: dict[str, Outputs],
+) -> None:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        report.left_out["ONNX Runtime"] = f"{error.name} is not installed: pip install 'onebit[bench]'"
+        return
+    del onnx, onnxruntime
+    from onebit.bench.onnx_peer import dynamic_int8_bytes, onnx_bytes, session, static_int8_bytes
+
+    output = program.outputs[0]
+    named = dict(zip(program.inputs, feed, strict=True))
+    shapes = {name: program.values[name].shape for name in program.inputs}
+    model = onnx_bytes(ops, shapes, {output: program.values[output].shape})
+    models = {"ONNX Runtime float32": model}
+    calibration = {
+        name: peer_input(program, array)
+        for name, array in zip(program.inputs, random_inputs(program, 64), strict=True)
+    }
+    quantizers = {
+        "static": partial(static_int8_bytes, model, calibration),
+        "dynamic": partial(dynamic_int8_bytes, model),
+    }
+    for form, quantize in quantizers.items():
+        try:
+            models[f"ONNX Runtime int8 {form}"] = quantize()
+        except Exception as error:  # the quantizer's failures have no common type; they are shown, not hidden
+            report.left_out[f"ONNX Runtime int8 {form}"] = f"its quantizer failed: {error}"
+    for name, made in models.items():
+        calls[name] = partial(session(made, output, threads=report.threads), named)
+        answers[name] = np.asarray(calls[name]())
+        report.bytes_of[name] = len(made)
+
+
+def _first(outputs: Any) -> Any:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _disagreements(ours: Outputs, theirs: Outputs) -> int:
+    if ours.ndim < 2:
+        return int(np.count_nonzero(ours != theirs))
+    flat = (ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1))
+    return int(np.count_nonzero(flat[0].argmax(axis=1) != flat[1].argmax(axis=1)))
