@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
-from io import BufferedReader, BufferedWriter
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from onebit.program import header
-from onebit.program.errors import ProgramError
+from onebit.program.atomic import write_atomically
+from onebit.program.errors import ProgramError, shorten
 from onebit.program.graph import Constant, Program
 from onebit.program.schema import Graph, to_json
 from onebit.program.tensors import Array
@@ -21,27 +22,13 @@ from onebit.program.verify import verify
 def save(program: Program, path: str | os.PathLike[str]) -> None:
     """Verify a program and write it to `path`; the file there appears whole or not at all.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and take the name in one step, so
-    that a full disk or a kill leaves an older file as it was. Equal programs give equal bytes.
-    Raises ProgramError for a broken program, OSError where the system refuses to write.
+    A full disk or a kill leaves an older file as it was; see `write_atomically`. Equal programs give equal
+    bytes. Raises ProgramError for a broken program, OSError where the system refuses to write.
     """
     verify(program)
     head, stored = _head(program)
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), _permissions(target))
-            file.write(head)
-            for tensor in stored:
-                _write(file, program.constants[tensor.name].array)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    arrays = (program.constants[tensor.name].array for tensor in stored)
+    write_atomically(path, chain([head], map(_bytes, arrays)))
 
 
 def load(path: str | os.PathLike[str]) -> Program:
@@ -73,26 +60,8 @@ def _head(program: Program) -> tuple[bytes, list[header.Stored]]:
     return header.build(tensors, to_json(program))
 
 
-def _write(file: BufferedWriter, array: Array) -> None:
-    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _permissions(target: Path) -> int:
-    """Those of the file to be replaced, or what a newly created one gets (mkstemp gives 0600)."""
-    try:
-        return stat.S_IMODE(target.stat().st_mode)
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _bytes(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _read(file: BufferedReader) -> Program:
@@ -116,7 +85,7 @@ def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
     """The graph's constants and the header's tensors are the same, in storage dtype and shape too."""
     present = {tensor.name: tensor for tensor in stored}
     for name, type_ in graph.constants.items():
-        place = f"constant {header.shorten(repr(name))}"
+        place = f"constant {shorten(name)}"
         if name not in present:
             raise ProgramError(
                 f"{place}: every constant is stored: found no tensor of this name, expected one"
@@ -132,13 +101,13 @@ def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
             )
     for name in present:
         if name not in graph.constants:
-            place = f"tensor {header.shorten(repr(name))}"
+            place = f"tensor {shorten(name)}"
             raise ProgramError(f"{place}: every tensor is a constant of the graph: found none of this name")
 
 
 def _array(file: BufferedReader, tensor: header.Stored) -> Array:
     array = np.empty(tensor.shape, tensor.dtype)
-    view = array.reshape(-1).view(np.uint8).data
+    view = _bytes(array)
     done = 0
     while done < len(view):
         count = file.readinto(view[done:])

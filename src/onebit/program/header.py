@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onebit.program import limits
-from onebit.program.errors import ProgramError
+from onebit.program.errors import ProgramError, fail, shorten
 
 METADATA = "__metadata__"
 GRAPH_KEY = "onebit"
@@ -106,16 +106,16 @@ def parse(raw: bytes, data_size: int) -> tuple[str, list[Stored]]:
         ) from None
     table = parse_json("header", text)
     if not isinstance(table, dict):
-        _fail("header", "JSON", table, "an object")
+        fail("header", "JSON", shorten(table), "an object")
     metadata = table.pop(METADATA, None)
     if not isinstance(metadata, dict) or list(metadata) != [GRAPH_KEY]:
         found = sorted(metadata) if isinstance(metadata, dict) else metadata
-        _fail("header", METADATA, found, f"an object with the one key {GRAPH_KEY!r}")
+        fail("header", METADATA, shorten(found), f"an object with the one key {GRAPH_KEY!r}")
     graph = metadata[GRAPH_KEY]
     if not isinstance(graph, str):
-        _fail("header", f"{METADATA}.{GRAPH_KEY}", graph, "a string of JSON")
+        fail("header", f"{METADATA}.{GRAPH_KEY}", shorten(graph), "a string of JSON")
     if len(table) > limits.MAX_TENSORS:
-        _fail("header", "number of tensors", len(table), f"at most {limits.MAX_TENSORS}")
+        fail("header", "number of tensors", len(table), f"at most {limits.MAX_TENSORS}")
     tensors = [_tensor(name, entry) for name, entry in table.items()]
     _check_layout(tensors, data_size)
     return graph, tensors
@@ -130,21 +130,21 @@ def parse_json(place: str, text: str) -> Any:
         if len(table) != len(items):
             seen: set[str] = set()
             twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            _fail(place, "keys are unique", f"{twice!r} twice", "once")
+            fail(place, "keys are unique", f"{shorten(twice)} twice", "once")
         return table
 
     def integer(digits: str) -> int:
         if len(digits) > 20 or abs(int(digits)) > limits.MAX_INTEGER:
-            _fail(place, "size of a number", digits[:40], f"at most {limits.MAX_INTEGER} in magnitude")
+            fail(place, "size of a number", digits[:40], f"at most {limits.MAX_INTEGER} in magnitude")
         return int(digits)
 
     def number(digits: str) -> float:
         if not isfinite(value := float(digits)):
-            _fail(place, "size of a number", digits[:40], "a finite number")
+            fail(place, "size of a number", digits[:40], "a finite number")
         return value
 
     def constant(name: str) -> NoReturn:
-        _fail(place, "numbers are finite", name, "JSON numbers")
+        fail(place, "numbers are finite", name, "JSON numbers")
 
     try:
         return json.loads(
@@ -165,11 +165,9 @@ def _check_nesting(place: str, text: str) -> None:
             depth += 1
             containers += 1
             if depth > limits.MAX_JSON_DEPTH:
-                _fail(
-                    place, "depth of the JSON", f"more than {depth - 1}", f"at most {limits.MAX_JSON_DEPTH}"
-                )
+                fail(place, "depth of the JSON", f"more than {depth - 1}", f"at most {limits.MAX_JSON_DEPTH}")
             if containers > limits.MAX_JSON_CONTAINERS:
-                _fail(
+                fail(
                     place,
                     "lists and objects",
                     f"{containers} or more",
@@ -179,41 +177,30 @@ def _check_nesting(place: str, text: str) -> None:
             depth -= 1
 
 
-def _fail(place: str, rule: str, found: object, expected: str) -> NoReturn:
-    text = found if isinstance(found, str) else repr(found)
-    raise ProgramError(f"{place}: {rule}: found {shorten(text)}, expected {expected}")
-
-
-def shorten(text: str) -> str:
-    """Text that fits an error message: printable, 80 characters at most."""
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _tensor(name: str, entry: Any) -> Stored:
-    place = f"tensor {shorten(repr(name))}"
+    place = f"tensor {shorten(name)}"
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
         found = sorted(entry) if isinstance(entry, dict) else entry
-        _fail(place, "fields", found, "dtype, shape, data_offsets")
+        fail(place, "fields", shorten(found), "dtype, shape, data_offsets")
     dtype_name, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     dtype = _DTYPES.get(dtype_name) if isinstance(dtype_name, str) else None
     if dtype is None:
-        _fail(place, "dtype", dtype_name, f"one of {', '.join(_DTYPES)}")
+        fail(place, "dtype", shorten(dtype_name), f"one of {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > limits.MAX_RANK:
-        found = f"rank {len(shape)}" if isinstance(shape, list) else repr(shape)
-        _fail(place, "shape", found, f"a list of at most {limits.MAX_RANK} sizes")
+        found = f"rank {len(shape)}" if isinstance(shape, list) else shorten(shape)
+        fail(place, "shape", found, f"a list of at most {limits.MAX_RANK} sizes")
     for size in shape:
         if type(size) is not int or not 1 <= size <= limits.MAX_DIMENSION:
-            _fail(place, "each size of the shape", size, f"an int from 1 to {limits.MAX_DIMENSION}")
+            fail(place, "each size of the shape", shorten(size), f"an int from 1 to {limits.MAX_DIMENSION}")
     whole = (
         isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int and o >= 0 for o in offsets)
     )
     if not whole:
-        _fail(place, "data_offsets", offsets, "two ints >= 0")
+        fail(place, "data_offsets", shorten(offsets), "two ints >= 0")
     begin, end = offsets
     size = prod(shape) * dtype.itemsize
     if end - begin != size:
-        _fail(
+        fail(
             place,
             "data_offsets",
             f"{begin} to {end}, {end - begin} bytes",
@@ -228,13 +215,11 @@ def _check_layout(tensors: Sequence[Stored], data_size: int) -> None:
         if tensor.begin != position:
             what = "an overlap" if tensor.begin < position else "a gap"
             rule = "tensors follow each other"
-            _fail(
-                f"tensor {shorten(repr(tensor.name))}", rule, f"{what}: begin {tensor.begin}", f"{position}"
-            )
+            fail(f"tensor {shorten(tensor.name)}", rule, f"{what}: begin {tensor.begin}", f"{position}")
         if tensor.begin % tensor.dtype.itemsize:
             rule = "alignment"
-            _fail(
-                f"tensor {shorten(repr(tensor.name))}",
+            fail(
+                f"tensor {shorten(tensor.name)}",
                 rule,
                 f"begin {tensor.begin}",
                 f"a multiple of {tensor.dtype.itemsize}",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from onebit.program import limits
-from onebit.program.errors import ProgramError
+from onebit.program.errors import ProgramError, fail, shorten
 from onebit.program.graph import Attr, Node, Program
-from onebit.program.header import parse_json, shorten
+from onebit.program.header import parse_json
 from onebit.program.tensors import DType, TensorType
 from onebit.program.verify import check_type
 
@@ -126,23 +126,23 @@ class Graph:
 
     def _declare(self, place: str, name: str, type_: TensorType) -> None:
         if name in self.values:
-            _fail(place, "names are unique", f"{name!r}, already taken", "a new name")
+            _fail(place, "names are unique", name, "one not taken yet")
         self.values[name] = type_
 
 
 def _fail(place: str, rule: str, found: object, expected: str) -> NoReturn:
-    raise ProgramError(f"{place}: {rule}: found {shorten(repr(found))}, expected {expected}")
+    fail(place, rule, shorten(found), expected)
 
 
 def _object(place: str, raw: Any, *fields: str) -> Mapping[str, Any]:
     item = _mapping(place, raw)
     if set(item) != set(fields):
         missing = ", ".join(name for name in fields if name not in item)
-        extra = ", ".join(sorted(set(item) - set(fields)))
+        extra = ", ".join(shorten(name) for name in sorted(set(item) - set(fields))[:4])
         found = "; ".join(
             part for part in (missing and f"no {missing}", extra and f"unknown {extra}") if part
         )
-        raise ProgramError(f"{place}: fields: found {shorten(found)}, expected exactly {', '.join(fields)}")
+        raise ProgramError(f"{place}: fields: found {found}, expected exactly {', '.join(fields)}")
     return item
 
 

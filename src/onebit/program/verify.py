@@ -8,7 +8,7 @@ from math import isfinite
 import numpy as np
 
 from onebit.program import limits
-from onebit.program.errors import ProgramError
+from onebit.program.errors import ProgramError, fail, shorten
 from onebit.program.graph import Constant, Node, Program
 from onebit.program.ops import OPS, AttrKind, Call, Op, Role
 from onebit.program.tensors import WORD_BITS, Array, DType, TensorType
@@ -37,62 +37,55 @@ def verify(program: Program) -> None:
     _check_outputs(program, defined)
     extra = next((name for name in program.values if name not in defined), None)
     if extra is not None:
-        _fail(f"value {extra!r}", "every typed value is an input or a node's output", "neither", "either")
+        fail(
+            f"value {shorten(extra)}", "every typed value is an input or a node's output", "neither", "either"
+        )
     unused = next((name for name in program.constants if name not in used), None)
     if unused is not None:
-        _fail(f"constant {unused!r}", "every constant is used", "no node that uses it", "at least one")
+        fail(f"constant {shorten(unused)}", "every constant is used", "no node that uses it", "at least one")
 
 
 def describe(index: int, node: Node) -> str:
     """The place of a node as errors name it, e.g. "node 3 'threshold' (layer 'features.4')"."""
-    layer = f" (layer {_shorten(node.layer)})" if node.layer else ""
-    return f"node {index} {_shorten(node.op)}{layer}"
-
-
-def _fail(place: str, rule: str, found: object, expected: object) -> None:
-    raise ProgramError(f"{place}: {rule}: found {found}, expected {expected}")
+    layer = f" (layer {shorten(node.layer)})" if node.layer else ""
+    return f"node {index} {shorten(node.op)}{layer}"
 
 
 def _type_name(value: object) -> str:
     return type(value).__name__
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _check_name(place: str, name: object) -> None:
     if not isinstance(name, str):
-        raise ProgramError(f"{place}: a name is text: found {_shorten(name)}, expected a str")
+        fail(place, "a name is text", shorten(name), "a str")
     if not 1 <= len(name) <= limits.MAX_NAME:
         expected = f"1 to {limits.MAX_NAME}"
-        _fail(place, "length of a name", f"{len(name)} characters ({_shorten(name)})", expected)
+        fail(place, "length of a name", f"{len(name)} characters ({shorten(name)})", expected)
     if not name.isprintable():
-        _fail(place, "characters of a name", ascii(name)[:80], "printable characters")
+        fail(place, "characters of a name", shorten(name), "printable characters")
     if name == _RESERVED:
-        _fail(place, "a name", repr(name), "any other: safetensors reserves this one")
+        fail(place, "a name", repr(name), "any other: safetensors reserves this one")
 
 
 def check_type(place: str, type_: TensorType, constant: bool) -> None:
     """Rank, sizes and total size of a tensor type are within the limits."""
     if not isinstance(type_, TensorType) or not isinstance(type_.dtype, DType):
-        raise ProgramError(f"{place}: type: found {_shorten(type_)}, expected a TensorType with a DType")
+        fail(place, "type", shorten(type_), "a TensorType with a DType")
     shape = type_.shape
     if not isinstance(shape, tuple):
-        raise ProgramError(f"{place}: shape: found {_shorten(shape)}, expected a tuple of ints")
+        fail(place, "shape", shorten(shape), "a tuple of ints")
     if len(shape) > limits.MAX_RANK:
-        _fail(place, "rank", len(shape), f"at most {limits.MAX_RANK}")
+        fail(place, "rank", len(shape), f"at most {limits.MAX_RANK}")
     for size in shape:
         if type(size) is not int or not 1 <= size <= limits.MAX_DIMENSION:
-            _fail(place, "each size of a shape", _shorten(size), f"an int from 1 to {limits.MAX_DIMENSION}")
+            fail(place, "each size of a shape", shorten(size), f"an int from 1 to {limits.MAX_DIMENSION}")
     if type_.dtype is DType.BITS and not shape:
-        _fail(place, "rank of a bits tensor", 0, "at least 1 (bits are packed along the last axis)")
+        fail(place, "rank of a bits tensor", 0, "at least 1 (bits are packed along the last axis)")
     if constant and type_.nbytes > limits.MAX_CONSTANT_BYTES:
-        _fail(place, "size of a constant", f"{type_.nbytes} bytes", f"at most {limits.MAX_CONSTANT_BYTES}")
+        fail(place, "size of a constant", f"{type_.nbytes} bytes", f"at most {limits.MAX_CONSTANT_BYTES}")
     if not constant and type_.elements > limits.MAX_VALUE_ELEMENTS:
         expected = f"at most {limits.MAX_VALUE_ELEMENTS} in one sample"
-        _fail(place, "size of a value", f"{type_.elements} elements", expected)
+        fail(place, "size of a value", f"{type_.elements} elements", expected)
 
 
 def _check_containers(program: Program) -> None:
@@ -103,14 +96,14 @@ def _check_containers(program: Program) -> None:
     )
     for what, count, most in counts:
         if count > most:
-            _fail("program", f"number of {what}", count, f"at most {most}")
+            fail("program", f"number of {what}", count, f"at most {most}")
     for what, least, names in (("inputs", 1, program.inputs), ("outputs", 1, program.outputs)):
         if not isinstance(names, tuple) or len(names) < least:
-            _fail("program", what, _shorten(names), f"a tuple of at least {least} name")
+            fail("program", what, shorten(names), f"a tuple of at least {least} name")
     for key, text in program.metadata.items():
         _check_name("metadata key", key)
         if not isinstance(text, str) or not _is_unicode(text):
-            _fail(f"metadata {key!r}", "its text", _shorten(text), "a str of Unicode characters")
+            fail(f"metadata {shorten(key)}", "its text", shorten(text), "a str of Unicode characters")
 
 
 def _is_unicode(text: str) -> bool:
@@ -125,14 +118,14 @@ def _is_unicode(text: str) -> bool:
 def _check_inputs(program: Program) -> set[str]:
     defined: set[str] = set()
     for name in program.inputs:
-        place = f"input {_shorten(name)}"
+        place = f"input {shorten(name)}"
         _check_name(place, name)
         if name in defined:
-            _fail(place, "names are unique", "two inputs of this name", "one")
+            fail(place, "names are unique", "two inputs of this name", "one")
         if name in program.constants:
-            _fail(place, "names are unique", "a constant of the same name", "values and constants to differ")
+            fail(place, "names are unique", "a constant of the same name", "values and constants to differ")
         if name not in program.values:
-            _fail(place, "every input has a type", "no entry in values", "one")
+            fail(place, "every input has a type", "no entry in values", "one")
         check_type(place, program.values[name], constant=False)
         defined.add(name)
     return defined
@@ -141,37 +134,37 @@ def _check_inputs(program: Program) -> set[str]:
 def _check_outputs(program: Program, defined: set[str]) -> None:
     seen: set[str] = set()
     for name in program.outputs:
-        place = f"output {_shorten(name)}"
+        place = f"output {shorten(name)}"
         _check_name(place, name)
         if name in seen:
-            _fail(place, "outputs are unique", "the name twice", "once")
+            fail(place, "outputs are unique", "the name twice", "once")
         if name in program.constants:
-            _fail(place, "an output is a value", "a constant", "an input or a node's output")
+            fail(place, "an output is a value", "a constant", "an input or a node's output")
         if name not in defined:
-            _fail(place, "an output exists", "no such value", "an input or a node's output")
+            fail(place, "an output exists", "no such value", "an input or a node's output")
         seen.add(name)
 
 
 def _check_constant(name: str, constant: Constant) -> None:
-    place = f"constant {_shorten(name)}"
+    place = f"constant {shorten(name)}"
     _check_name(place, name)
     if not isinstance(constant, Constant):
-        raise ProgramError(f"{place}: type: found {_type_name(constant)}, expected a Constant")
+        fail(place, "type", _type_name(constant), "a Constant")
     check_type(place, constant.type, constant=True)
     array, type_ = constant.array, constant.type
     if not isinstance(array, np.ndarray):
-        raise ProgramError(f"{place}: storage: found {_type_name(array)}, expected a NumPy array")
+        fail(place, "storage", _type_name(array), "a NumPy array")
     if array.dtype != type_.storage_dtype:
-        _fail(place, f"storage dtype of {type_}", array.dtype, type_.storage_dtype)
+        fail(place, f"storage dtype of {type_}", array.dtype, type_.storage_dtype)
     if array.shape != type_.storage_shape:
-        _fail(place, f"storage shape of {type_}", array.shape, type_.storage_shape)
+        fail(place, f"storage shape of {type_}", array.shape, type_.storage_shape)
     if not array.flags.c_contiguous:
-        _fail(place, "storage layout", f"strides {array.strides}", "a C-contiguous array")
+        fail(place, "storage layout", f"strides {array.strides}", "a C-contiguous array")
     if type_.dtype is DType.BITS:
         _check_padding(place, array, type_.channels)
     if type_.dtype is DType.F32 and not all(np.isfinite(block).all() for block in _blocks(array)):
         where, value = next((i, v) for i, v in np.ndenumerate(array) if not isfinite(v))
-        _fail(place, "constants are finite", f"{value} at index {where}", "finite numbers")
+        fail(place, "constants are finite", f"{value} at index {where}", "finite numbers")
 
 
 def _blocks(array: Array) -> Iterable[Array]:
@@ -190,25 +183,22 @@ def _check_padding(place: str, array: Array, channels: int) -> None:
         if wrong.size:
             row = start + int(wrong[0])
             found = f"{int(last[row]):#010x} as the last word of row {row}"
-            _fail(place, f"bits beyond channel {channels - 1} are zero", found, "padding bits of 0")
+            fail(place, f"bits beyond channel {channels - 1} are zero", found, "padding bits of 0")
 
 
 def _check_node(
     program: Program, node: Node, place: str, defined: set[str], producers: Mapping[str, int]
 ) -> None:
     _check_name(f"{place}, op", node.op)
-    if not isinstance(node.layer, str) or len(node.layer) > limits.MAX_NAME or not _is_unicode(node.layer):
-        expected = f"a str of at most {limits.MAX_NAME} characters"
-        _fail(place, "layer", _shorten(node.layer), expected)
+    if node.layer != "":
+        _check_name(f"{place}, layer", node.layer)
     op = OPS.get(node.op)
     if op is None:
-        raise ProgramError(
-            f"{place}: unknown op: found {node.op!r}, expected one of {', '.join(sorted(OPS))}"
-        )
+        fail(place, "unknown op", repr(node.op), f"one of {', '.join(sorted(OPS))}")
     if type(node.version) is not int or node.version != op.version:
         hint = "; a newer onebit wrote this program, upgrade to read it"
         newer = type(node.version) is int and node.version > op.version
-        _fail(place, "version of the op", _shorten(node.version), f"{op.version}{hint if newer else ''}")
+        fail(place, "version of the op", shorten(node.version), f"{op.version}{hint if newer else ''}")
     _check_operands(program, node, op, place, defined, producers)
     _check_attrs(node, op, place)
     types = tuple(program.type_of(name) for name in node.inputs)
@@ -225,28 +215,27 @@ def _check_operands(
 ) -> None:
     if not isinstance(node.inputs, tuple) or len(node.inputs) != len(op.operands):
         names = ", ".join(operand.name for operand in op.operands)
-        found: object = len(node.inputs) if isinstance(node.inputs, tuple) else _shorten(node.inputs)
-        _fail(place, "number of inputs", found, f"{len(op.operands)} ({names})")
+        found: object = len(node.inputs) if isinstance(node.inputs, tuple) else shorten(node.inputs)
+        fail(place, "number of inputs", found, f"{len(op.operands)} ({names})")
     for operand, name in zip(op.operands, node.inputs, strict=True):
-        at = f"{place}, input {operand.name} = {_shorten(name)}"
+        at = f"{place}, input {operand.name} = {shorten(name)}"
         _check_name(at, name)
         if name in program.constants:
             if operand.role is Role.VALUE:
-                _fail(at, "its role", "a constant", operand.role.value)
+                fail(at, "its role", "a constant", operand.role.value)
         elif name in defined:
             if operand.role is Role.CONST:
-                _fail(at, "its role", "a value", operand.role.value)
+                fail(at, "its role", "a value", operand.role.value)
         elif name in producers:
             producer = f"the output of node {producers[name]}"
-            _fail(at, "nodes stand in topological order without cycles", producer, "one of an earlier node")
+            fail(at, "nodes stand in topological order without cycles", producer, "one of an earlier node")
         else:
-            _fail(at, "every input is defined", "no value or constant of this name", "one")
+            fail(at, "every input is defined", "no value or constant of this name", "one")
 
 
 def _check_attrs(node: Node, op: Op, place: str) -> None:
     if set(node.attrs) != set(op.attrs):
-        found = ", ".join(sorted(map(str, node.attrs))) or "none"
-        _fail(place, "attributes", found, ", ".join(sorted(op.attrs)) or "none")
+        fail(place, "attributes", shorten(list(node.attrs)), list(op.attrs))
     for name, kind in op.attrs.items():
         value = node.attrs[name]
         if kind is AttrKind.INT:
@@ -258,19 +247,19 @@ def _check_attrs(node: Node, op: Op, place: str) -> None:
                 type(size) is int and 1 <= size <= limits.MAX_DIMENSION for size in value
             )
             if good and isinstance(value, tuple) and len(value) > limits.MAX_RANK:
-                _fail(place, f"rank of attribute {name}", len(value), f"at most {limits.MAX_RANK}")
+                fail(place, f"rank of attribute {name}", len(value), f"at most {limits.MAX_RANK}")
         if not good:
-            _fail(place, f"attribute {name}", f"{_shorten(value)} ({_type_name(value)})", kind.value)
+            fail(place, f"attribute {name}", f"{shorten(value)} ({_type_name(value)})", kind.value)
 
 
 def _check_output(program: Program, node: Node, place: str, defined: set[str], inferred: TensorType) -> None:
-    at = f"{place}, output {_shorten(node.output)}"
+    at = f"{place}, output {shorten(node.output)}"
     _check_name(at, node.output)
     if node.output in defined or node.output in program.constants:
-        _fail(at, "names are unique", "a name already taken", "a new one")
+        fail(at, "names are unique", "a name already taken", "a new one")
     if node.output not in program.values:
-        _fail(at, "every output has a type", "no entry in values", str(inferred))
+        fail(at, "every output has a type", "no entry in values", str(inferred))
     declared = program.values[node.output]
     check_type(at, declared, constant=False)
     if declared != inferred:
-        _fail(at, "declared type", declared, f"{inferred}, which the op gives")
+        fail(at, "declared type", declared, f"{inferred}, which the op gives")

@@ -166,8 +166,8 @@ def _arithmetic_op(name: str, symbol: str, function: Callable[..., Any]) -> Op:
     return Op(
         name,
         f"a f32, b f32 → f32. y = a {symbol} b element by element, rounded once to float32. At least one "
-        "operand is a value. Two values have the same shape; a constant may have any shape that broadcasts to "
-        "the value's shape of one sample as NumPy does (trailing axes aligned).",
+        "operand is a value. Two values have the same shape; a constant may have any shape that broadcasts "
+        "to the value's shape of one sample as NumPy does (trailing axes aligned).",
         _AB,
         _infer_arithmetic,
         _arithmetic(function),
