@@ -1,0 +1,75 @@
+"""Grows a Program node by node. Equal nodes and equal constants are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
+from onebit.program.graph import Attr
+from onebit.program.ops import OPS, Call
+from onebit.program.tensors import Array
+
+
+class Builder:
+    """Mutable counterpart of a Program. Names are provisional: the `name_values` pass makes the final ones."""
+
+    def __init__(self) -> None:
+        self._inputs: list[str] = []
+        self._nodes: list[Node] = []
+        self._constants: dict[str, Constant] = {}
+        self._values: dict[str, TensorType] = {}
+        self._made: dict[tuple[object, ...], str] = {}
+        self.hints: dict[str, str] = {}  # constant -> the dotted name it should get
+
+    def input(self, name: str, type_: TensorType) -> str:
+        """Declare the next input of the Program."""
+        self._inputs.append(name)
+        self._values[name] = type_
+        return name
+
+    def type_of(self, name: str) -> TensorType:
+        """Type of a value or constant."""
+        return self._constants[name].type if name in self._constants else self._values[name]
+
+    def node(self, op: str, *inputs: str, layer: str, attrs: Mapping[str, Attr] | None = None) -> str:
+        """Append a node and return the name of its output. Raises ProgramError if the op does not fit its inputs."""
+        attributes = dict(attrs or {})
+        key = (op, inputs, tuple(sorted(attributes.items())))
+        if key in self._made:
+            return self._made[key]
+        call = Call(
+            tuple(self.type_of(name) for name in inputs),
+            tuple(name in self._constants for name in inputs),
+            attributes,
+        )
+        output = f"%{len(self._values)}"
+        self._values[output] = OPS[op].infer(call)
+        self._nodes.append(Node(op, inputs, output, attributes, layer, OPS[op].version))
+        self._made[key] = output
+        return output
+
+    def floats(self, array: Array, hint: str) -> str:
+        """A float32 constant; `hint` is the name it would like."""
+        stored = np.ascontiguousarray(array, dtype="<f4")
+        return self._constant(Constant(TensorType(DType.F32, stored.shape), stored), hint)
+
+    def signs(self, positive: Array, hint: str) -> str:
+        """A ±1 constant from a boolean array, True meaning +1."""
+        type_ = TensorType(DType.BITS, positive.shape)
+        return self._constant(Constant(type_, pack_bits(positive)), hint)
+
+    def _constant(self, constant: Constant, hint: str) -> str:
+        name = f"#{len(self._constants)}"
+        self._constants[name] = constant
+        self.hints[name] = hint
+        return name
+
+    def program(self, outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Program:
+        """The finished Program; constants that no node reads are left out."""
+        used = {name for node in self._nodes for name in node.inputs}
+        constants = {name: c for name, c in self._constants.items() if name in used}
+        return Program(
+            tuple(self._inputs), outputs, tuple(self._nodes), constants, dict(self._values), metadata
+        )

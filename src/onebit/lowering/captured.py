@@ -1,0 +1,100 @@
+"""A model as captured: a flat list of PyTorch calls with the batch axis taken out of every shape.
+
+This is the only form in which the later passes see PyTorch; none of them touches `torch.fx`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An argument that is the result of another call, a constant, or an input of the model."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """An argument that depends on the number of samples."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where in the user's model a call comes from."""
+
+    layer: str = ""  # dotted path
+    kind: str = ""  # class name of that module
+    source: str = ""  # "model.py:12: y = self.act(y)"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call returns: `sample` is the shape of one sample, or None where the batch is not the first axis."""
+
+    dtype: torch.dtype
+    sample: tuple[int, ...] | None
+    shape: str  # as PyTorch prints it, for errors
+
+
+@dataclass(frozen=True)
+class Call:
+    """One PyTorch operation. `op` is its full name, e.g. "aten.add.Tensor" or "onebit.sign.default"."""
+
+    name: str
+    op: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    origin: Origin
+    result: Result | None
+
+    def refs(self) -> list[str]:
+        """Names of everything this call reads."""
+        found: list[str] = []
+        _collect((self.args, tuple(self.kwargs.values())), found)
+        return found
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the model, without its batch axis."""
+
+    name: str
+    dtype: torch.dtype
+    sample: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A whole model. `constants` holds parameters, buffers and what `fold` computed from them."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    constant_names: Mapping[str, str] = field(default_factory=dict)  # name here -> dotted name in the model
+
+
+def _collect(argument: Any, found: list[str]) -> None:
+    if isinstance(argument, Ref):
+        found.append(argument.name)
+    elif isinstance(argument, (tuple, list)):
+        for item in argument:
+            _collect(item, found)
+
+
+def substitute(argument: Any, values: Callable[[str], Any]) -> Any:
+    """`argument` with every Ref replaced by what `values` returns for its name."""
+    if isinstance(argument, Ref):
+        return values(argument.name)
+    if isinstance(argument, (tuple, list)):
+        return type(argument)(substitute(item, values) for item in argument)
+    return argument

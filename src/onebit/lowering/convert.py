@@ -1,0 +1,39 @@
+"""convert(): from a trained PyTorch model to a Program, as small passes with a verified Program after each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from onebit.lowering.capture import capture
+from onebit.lowering.checks import check
+from onebit.lowering.cleanup import name_values, remove_dead_code
+from onebit.lowering.fold import fold
+from onebit.lowering.lower import lower
+from onebit.lowering.thresholds import make_thresholds
+from onebit.program import Program, verify
+
+
+def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = None) -> Program:
+    """The inference of `model` as a Program: packed bits, integer thresholds, and floats only where it needs them.
+
+    model: in eval mode, float32, on the CPU.
+    example_inputs: a tensor, or a tuple of tensors in the order of `model.forward`, batch first; float32 or
+        uint8. Only their shapes and dtypes matter: the sample shape becomes the Program's input shape, and any
+        batch size can be run later.
+    name: stored as the Program's metadata "name"; the model's class name if None.
+
+    An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.
+    Raises ConversionError, which names each layer that cannot be converted, why, and what to do.
+    """
+    inputs = check(model, example_inputs)
+    captured = fold(capture(model, inputs, name or type(model).__name__))
+    program, hints = lower(captured)
+    verify(program)
+    for transform in (make_thresholds, remove_dead_code):
+        program = transform(program)
+        verify(program)
+    program = name_values(program, hints)
+    verify(program)
+    return program

@@ -1,0 +1,104 @@
+"""torch.export as onebit uses it: free batch size, no dynamo, errors in the user's own terms."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.export.dynamic_shapes import ShapesCollection
+
+from onebit.lowering.errors import ConversionError, Problem
+
+_CONTROL_FLOW = ("data-dependent", "Eq(u0", "GuardOnDataDependent", "u0")
+
+
+def export(model: torch.nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """Run the model once, then export it with the batch size left open.
+
+    A batch of 1 is doubled first: export treats a size of 1 as a constant. The decomposition table is empty,
+    since the default one takes PReLU and Linear apart. Raises ConversionError.
+    """
+    doubled = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x.clone() for x in example_inputs)
+    try:
+        with torch.no_grad():
+            model(*doubled)
+    except Exception as error:
+        raise ConversionError([_failed(model, error)]) from error
+    shapes = ShapesCollection()
+    for x in doubled:
+        shapes[x] = {0: Dim.DYNAMIC}
+    try:
+        with _quiet(), torch.no_grad():
+            exported = torch.export.export(model, doubled, strict=False, dynamic_shapes=shapes)
+            return exported.run_decompositions({})
+    except Exception as error:
+        raise ConversionError([_not_exported(model, error)]) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Export prints whole graphs and internal warnings before it raises; our one error says what matters."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _failed(model: torch.nn.Module, error: Exception) -> Problem:
+    layer, kind, place = _blame(model, error.__traceback__)
+    return Problem(
+        layer,
+        kind,
+        place,
+        f"the model itself fails on these example inputs ({type(error).__name__}: {_first_line(error)})",
+        "pass example inputs as the model takes them, batch first, e.g. torch.zeros(1, 784)",
+    )
+
+
+def _not_exported(model: torch.nn.Module, error: Exception) -> Problem:
+    layer, kind, place = _blame(model, error.__traceback__)
+    text = str(error)
+    if "data-dependent" in text or type(error).__name__ == "GuardOnDataDependentSymNode":
+        return Problem(layer, kind, place,
+                       "its forward takes a Python decision (if, while, int(), .item()) on the values in a tensor, "
+                       "and a Program has no branches",
+                       "compute both sides and choose by arithmetic, or move the decision out of the model")  # fmt: skip
+    if "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
+        return Problem(layer, kind, place,
+                       "it works for one batch size only; a Program takes any",
+                       "use x.shape[0] or -1 where a number stands for the batch size")  # fmt: skip
+    return Problem(layer, kind, place, f"torch.export cannot follow it ({type(error).__name__}: {_first_line(error)})",
+                   "write the layer with the operations that docs/numerics.md lists")  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else "no message"
+
+
+def _blame(model: torch.nn.Module, trace: TracebackType | None) -> tuple[str, str, str]:
+    """(dotted path, class, source line) of the innermost module of `model` whose forward was running."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    layer, kind, place = "", type(model).__name__, ""
+    for frame, line in traceback.walk_tb(trace):
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if code.co_name == "forward" and id(owner) in paths:
+            layer, kind = paths[id(owner)], type(owner).__name__
+            if "torch/nn/modules" not in code.co_filename.replace("\\", "/"):
+                summary = traceback.FrameSummary(code.co_filename, line, code.co_name)
+                place = f"{code.co_filename.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}: {summary.line or ''}"
+    return layer, kind, place.strip()

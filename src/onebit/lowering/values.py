@@ -1,0 +1,99 @@
+"""What a PyTorch value is while it is being lowered.
+
+PyTorch writes ±1, integer sums and pixels as float32. A Program keeps them in their own types for as long as
+it can, so each kind of value remembers its compact form and turns into float32 only where an op needs that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Known:
+    """The same for every sample: a tensor that broadcasts as PyTorch would broadcast it."""
+
+    tensor: Tensor
+    hint: str = ""  # dotted name in the model, where there is one
+
+
+@dataclass(frozen=True)
+class Floats:
+    """`name` is an f32 value of the Program."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Sums:
+    """`name` is an i32 value; PyTorch sees the same integers as float32."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Signs:
+    """`name` is a bits value; PyTorch sees pair[0] where the bit is −1 and pair[1] where it is +1.
+
+    A comparison is a pair of bools; `where`, `* 2 - 1` and casts act on the pair, so every way to write a
+    sign by hand ends as the pair (−1, +1).
+    """
+
+    name: str
+    pair: Tensor  # shape (2,), any dtype
+
+    @property
+    def is_plus_minus(self) -> bool:
+        """PyTorch sees just −1.0 and +1.0 in float32: the bits are the value."""
+        return self.pair.dtype is torch.float32 and self.pair.tolist() == [-1.0, 1.0]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """`name` is a u8 value; PyTorch sees table[byte]. `floats` is the same as an f32 value (None for raw bytes)."""
+
+    name: str
+    table: Tensor  # shape (256,); uint8 for raw bytes, else float32
+    floats: str | None = None
+
+
+Value = Known | Floats | Sums | Signs | Bytes
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A byte table as integers: table[x] = (multiplier·x + offset)·unit, exactly; unit is a power of two."""
+
+    multiplier: int
+    offset: int
+    unit: float
+
+
+def grid_of(table: Tensor) -> Grid | None:
+    """The Grid of a float32 byte table, or None if it has none (e.g. x / 255, which rounds)."""
+    values = table.double().numpy()
+    if table.dtype is not torch.float32 or not np.isfinite(values).all():
+        return None
+    step, start = float(values[1] - values[0]), float(values[0])
+    if step == 0.0 or not np.array_equal(start + step * np.arange(256), values):
+        return None
+    unit = max(_lowest_bit(step), 0.0) if start == 0.0 else min(_lowest_bit(step), _lowest_bit(start))
+    multiplier, offset = round(step / unit), round(start / unit)
+    if multiplier * unit != step or offset * unit != start or 255 * abs(multiplier) + abs(offset) >= 2**24:
+        return None
+    return Grid(multiplier, offset, unit)
+
+
+def _lowest_bit(x: float) -> float:
+    """The weight of the lowest set bit of a float that is not 0."""
+    numerator, denominator = abs(x).as_integer_ratio()
+    return float(numerator & -numerator) / denominator
+
+
+def is_sign_matrix(tensor: Tensor) -> bool:
+    """Every element is −1 or +1."""
+    return bool(((tensor == 1) | (tensor == -1)).all())
