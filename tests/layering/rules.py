@@ -1,9 +1,10 @@
 """The dependency table of docs/architecture.md as data, and the code that reads Python imports against it.
 
 What counts as an import: every `import` and `from … import`, at the top of a file, inside a function, or
-under `if TYPE_CHECKING` (needing another room's types is depending on it), and every `import_module("…")` or
-`__import__("…")`. One exemption: the package's own `__init__.py`, which names rooms so that they resolve
-lazily.
+under `if TYPE_CHECKING`, and every `import_module("…")` or `__import__("…")`. Needing another room's types is
+depending on it, so TYPE_CHECKING excuses nothing but a package that may be imported only inside functions:
+it is not loaded there either. Exempt are `onebit/__init__.py`, which names rooms so that they resolve lazily,
+and `onebit/__main__.py`, which starts the command.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ROOMS = {
     "nn": _room("", "torch"),
     "optim": _room("", "torch"),
     "models": _room("nn", "torch"),
-    "data": _room("", "numpy torch", "datasets sklearn PIL soundfile"),
+    "data": _room("", "numpy torch", "datasets huggingface_hub sklearn PIL soundfile"),
     "train": _room("nn optim models data", "numpy torch", "tqdm matplotlib tensorboard"),
     "lowering": _room("nn program", "numpy torch"),
     "runtime": _room("program", "numpy", only_in=(("cuda*", "torch"), ("cuda*", "cuda"))),
@@ -64,11 +65,11 @@ LAZY_NAMES = {"Engine": "runtime", "Program": "program", "load": "program", "con
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, where it stands, and whether a function has to run first."""
+    """One imported module, and where it stands."""
 
     module: str
     line: int
-    inside_function: bool
+    deferred: bool  # inside a function or under TYPE_CHECKING: nothing is loaded at start-up
 
 
 def imports(source: str, module: str, *, is_package: bool) -> Iterator[Import]:
@@ -90,10 +91,15 @@ def imports(source: str, module: str, *, is_package: bool) -> Iterator[Import]:
         elif isinstance(node, ast.Call):
             yield from _called_import(node, inside)
         inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        types_only = node.body if isinstance(node, ast.If) and _is_type_checking(node.test) else []
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, inside)
+            yield from visit(child, inside or child in types_only)
 
     yield from visit(ast.parse(source), False)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _called_import(node: ast.Call, inside: bool) -> Iterator[Import]:
@@ -111,7 +117,7 @@ def violations(path: Path, package_root: Path) -> list[str]:
     """What `path`, a file below `package_root` (the folder of onebit), imports against the table."""
     relative = path.relative_to(package_root)
     if len(relative.parts) == 1:
-        return [] if relative.name == "__init__.py" else _bare_module(relative)
+        return [] if relative.name in ("__init__.py", "__main__.py") else _bare_module(relative)
     room_name = relative.parts[0]
     room = ROOMS.get(room_name)
     if room is None:
@@ -142,7 +148,7 @@ def _judge(item: Import, room_name: str, room: Room, relative: Path) -> str | No
     if top in sys.stdlib_module_names or top in room.packages:
         return None
     if top in room.inside_functions:
-        return None if item.inside_function else f"{room_name} may import {top} only inside functions"
+        return None if item.deferred else f"{room_name} may import {top} only inside functions"
     patterns = [pattern for pattern, package in room.only_in if package == top]
     inner = "/".join(relative.parts[1:])
     if any(fnmatch.fnmatch(inner, pattern) for pattern in patterns):
@@ -161,6 +167,6 @@ def _judge_room(target: str, item: Import, room_name: str, room: Room) -> str | 
         return None
     if target not in room.rooms:
         return f"{room_name} may not import {PACKAGE}.{target}"
-    if room.rooms_inside_functions and not item.inside_function:
+    if room.rooms_inside_functions and not item.deferred:
         return f"{room_name} may import {PACKAGE}.{target} only inside functions"
     return None

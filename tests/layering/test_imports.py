@@ -102,6 +102,7 @@ def test_a_forbidden_import_is_caught(tmp_path: Path, where: str, code: str, mes
         ("runtime/cuda.py", "import torch"),
         ("runtime/cuda/engine.py", "import torch"),
         ("cli/a.py", "from onebit import __version__\ndef f():\n    import torch\n    from onebit import nn"),
+        ("cli/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy.typing"),
         ("program/a.py", "'''import torch'''\n# import torch"),
     ],
 )

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from onebit.bench.contest import Contender, Result, contest
 from onebit.bench.float_network import FloatOp, Floats, NotComparable, float_network, peer_input
 from onebit.program import DType, Program
-from onebit.runtime import Engine
 
 ENGINE = "onebit"
 _SEED = 20160209  # the inputs are random, and the same each time
@@ -56,6 +55,8 @@ def bench_program(
 
     All see the same random inputs, the same batch and the same number of threads, in interleaved rounds.
     """
+    from onebit.runtime import Engine  # here, so that facts about the machine need no engine
+
     inputs = random_inputs(program, batch)
     engine = Engine(program, threads=threads)
     calls: dict[str, Callable[[], object]] = {ENGINE: lambda: engine(*inputs)}

@@ -1,0 +1,58 @@
+"""What the commands say when something is wrong: one line that repeats the user's words and says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+# Module name → how a user installs it. The extras are those of pyproject.toml.
+INSTALL_WITH = {
+    "torch": "train",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "tqdm": "train",
+    "datasets": "data",
+    "PIL": "data",
+    "tensorboard": "tensorboard",
+    "onnx": "bench",
+    "onnxruntime": "bench",
+    "cuda": "cuda",
+}
+
+
+class UserError(Exception):
+    """A mistake in what the user typed or in a file that the user named. The command ends with exit code 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or `; there are: a, b, c` when nothing is near."""
+    options = sorted(known)
+    near = get_close_matches(word, options, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(options)}" if options else ""
+
+
+def existing_file(text: str, *, what: str, suffix: str = "") -> Path:
+    """The path `text`, or a UserError that names the nearest file beside it."""
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{text!r} is a folder; {what} is a file{f' ending in {suffix}' if suffix else ''}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise UserError(f"no file {text!r}: the folder {str(folder)!r} does not exist")
+    beside = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name.endswith(suffix)]
+    near = get_close_matches(path.name, beside, n=1, cutoff=0.6)
+    hint = f"; did you mean {str(folder / near[0])!r}?" if near else f"; {what} is needed here"
+    raise UserError(f"no file {text!r}{hint}")
+
+
+def missing_package(module: str) -> str:
+    """The sentence for a package that is not installed."""
+    top = module.partition(".")[0]
+    extra = INSTALL_WITH.get(top)
+    how = f"pip install 'onebit[{extra}]'" if extra else f"pip install {top}"
+    return f"this command needs the package {top!r}, which is not installed: run {how}"

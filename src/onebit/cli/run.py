@@ -1,0 +1,82 @@
+"""Run a .onebit file on one .npy file (a sample or a batch) or on images, and print or save what comes out.
+
+onebit run mnist.onebit seven.png
+onebit run mnist.onebit batch.npy -o scores.npy
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onebit.cli.errors import UserError, existing_file
+from onebit.cli.options import add_threads
+from onebit.cli.show import print_json
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+HELP = "run a .onebit file on an array or on images"
+
+_MOST_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("file", metavar="FILE", help="a .onebit file")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="one .npy file, or images")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.npy", help="save the output array instead of printing it"
+    )
+    parser.add_argument("--resize", action="store_true", help="rescale images to the size the network takes")
+    parser.add_argument("--json", action="store_true", help="print the outputs as JSON")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, check the input, run, show."""
+    path = existing_file(args.file, what="a .onebit file", suffix=".onebit")
+    if args.output and not args.output.endswith(".npy"):
+        raise UserError(f"-o {args.output!r}: the output is an array; name a file ending in .npy")
+    if args.output and not Path(args.output).parent.is_dir():
+        raise UserError(f"-o {args.output!r}: the folder {str(Path(args.output).parent)!r} does not exist")
+    from onebit.cli.inputs import read_inputs
+    from onebit.program import DType, load
+
+    program = load(path)
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        counts = f"{len(program.inputs)} inputs and {len(program.outputs)} outputs"
+        raise UserError(
+            f"{args.file!r} has {counts}; `onebit run` takes one of each: use onebit.Engine in Python"
+        )
+    kind = program.values[program.inputs[0]]
+    batch = read_inputs(args.inputs, kind.shape, bytes_in=kind.dtype is DType.U8, resize=args.resize)
+    from onebit.runtime import Engine
+
+    output = Engine(program, threads=args.threads)(batch)
+    if args.output:
+        import numpy as np
+
+        np.save(args.output, output, allow_pickle=False)
+        if not args.json:
+            print(f"{args.output}: {output.dtype} {tuple(output.shape)}")
+    if args.json:
+        print_json({"output": program.outputs[0], "shape": output.shape, "values": output.tolist()})
+    elif not args.output:
+        _show(output, args.inputs)
+    return 0
+
+
+def _show(output: npt.NDArray[Any], names: list[str]) -> None:
+    """One line a sample: the class with the highest score, then the scores."""
+    if output.ndim != 2:
+        print(output)
+        return
+    for index, scores in enumerate(output[:_MOST_SHOWN]):
+        name = names[index] if len(names) == len(output) else f"sample {index}"
+        values = " ".join(f"{value:.4g}" for value in scores[:_MOST_SHOWN])
+        more = " …" if len(scores) > _MOST_SHOWN else ""
+        print(f"{name}: class {int(scores.argmax())}   scores {values}{more}")
+    if len(output) > _MOST_SHOWN:
+        print(f"… {len(output) - _MOST_SHOWN} more; -o FILE.npy saves all")
