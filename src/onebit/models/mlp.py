@@ -20,10 +20,12 @@ def _check_probability(argument: str, p: float) -> None:
         raise ValueError(f"{argument} must be at least 0 and below 1; got {p!r}")
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _check_sizes(argument: str, sizes: Sequence[int]) -> None:
-    if isinstance(sizes, (str, bytes)) or not all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes
-    ):
+    if not isinstance(sizes, (list, tuple, torch.Size)) or not all(map(_is_size, sizes)):
         raise ValueError(f"{argument} must be a sequence of positive integers; got {sizes!r}")
 
 
@@ -51,7 +53,8 @@ def dense_layers(
     """
     _check_sizes("input_shape", input_shape)
     _check_sizes("hidden", hidden)
-    _check_sizes("classes", (classes,))
+    if not _is_size(classes):
+        raise ValueError(f"classes must be a positive integer; got {classes!r}")
     _check_probability("dropout_input", dropout_input)
     _check_probability("dropout_hidden", dropout_hidden)
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -29,8 +29,8 @@ def square_hinge(output: Tensor, target: Tensor) -> Tensor:
     if target.dtype == torch.int64:
         if target.shape != output.shape[:1]:
             raise ValueError(
-                f"square_hinge takes one class number a row: for scores of shape {tuple(output.shape)} a target "
-                f"of shape ({output.shape[0]},); got {tuple(target.shape)}"
+                f"square_hinge takes one class number a row: for scores of shape {tuple(output.shape)} a "
+                f"target of shape ({output.shape[0]},); got {tuple(target.shape)}"
             )
         target = torch.full_like(output, -1.0, requires_grad=False).scatter(1, target[:, None], 1.0)
     elif not target.is_floating_point():

@@ -1,0 +1,208 @@
+"""Every registered model: forward, backward, compiled, exported with its markers, saved and loaded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import onebit
+from onebit import models
+from onebit.nn import BinaryLinear, square_hinge
+
+VARIANTS = [
+    {},
+    {"scale_pixels": False},
+    {"hidden": ()},
+    {"hidden": (1, 31, 32, 64)},
+    {"weight_quantizer": "stochastic_sign", "dropout_input": 0.2, "dropout_hidden": 0.5},
+]
+CASES = [
+    pytest.param(name, options, id=f"{name}-{i}")
+    for name in models.names()
+    for i, options in enumerate(VARIANTS)
+]
+
+
+def build(name: str, options: dict, seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
+    """A small model whose BatchNorms have seen data, and a batch for it."""
+    torch.manual_seed(seed)
+    model = models.create_small(name, **options)
+    for _ in range(3):
+        model(models.example_input(model, 17))
+    return model, models.example_input(model, 9)
+
+
+def test_the_registry_holds_both_papers() -> None:
+    assert {"bnn_mlp", "binaryconnect_mlp"} <= set(models.names())
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_every_parameter_gets_a_gradient(name: str, options: dict) -> None:
+    model, x = build(name, options)
+    scores = model(x)
+    assert scores.shape == (9, 3)
+    square_hinge(scores, torch.arange(9) % 3).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.count_nonzero() > 0, parameter_name
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_eval_mode_repeats_itself(name: str, options: dict) -> None:
+    model, x = build(name, options)
+    model.eval()
+    first = model(x)
+    assert torch.equal(model(x), first)
+    assert first.unique().numel() > 1
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_compiled_training_step_equals_eager(name: str, options: dict) -> None:
+    torch.compiler.reset()
+    model, x = build(name, options)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    results = []
+    for function in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.load_state_dict(state)
+        model.zero_grad()
+        torch.manual_seed(1)
+        scores = function(x)
+        square_hinge(scores, torch.arange(9) % 3).backward()
+        results.append([scores.detach(), *(p.grad.clone() for p in model.parameters())])
+    for eager, fast in zip(*results, strict=True):
+        assert torch.equal(eager, fast)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_export_keeps_the_markers_and_the_numbers(name: str, options: dict) -> None:
+    model, x = build(name, options)
+    model.eval()
+    exported = torch.export.export(model, (x[:2],), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False)
+    exported = exported.run_decompositions({})
+    targets = [node.target for node in exported.graph.nodes]
+    linears = [m for m in model.modules() if isinstance(m, BinaryLinear)]
+    signs = len(linears) + (len(linears) - 1 if name == "bnn_mlp" else 0)
+    assert targets.count(torch.ops.onebit.sign.default) == signs
+    assert targets.count(torch.ops.onebit.scale_pixels.default) == options.get("scale_pixels", True)
+    assert targets.count(torch.ops.aten.linear.default) == len(linears)
+    assert not {torch.ops.aten.ge.Scalar, torch.ops.aten.where.self} & set(targets)
+    for batch in (1, 2, 9):
+        assert torch.equal(exported.module()(x[:batch]), model(x[:batch]))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_state_dict_round_trip(name: str, options: dict, tmp_path) -> None:
+    model, x = build(name, options)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    other, _ = build(name, options, seed=1)
+    assert not torch.equal(other.eval()(x), model.eval()(x))
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other(x), model(x))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_example_input_has_the_dtype_the_model_takes(name: str) -> None:
+    model = models.create_small(name)
+    x = models.example_input(model, 5)
+    assert x.dtype == torch.uint8
+    assert x.shape == (5, 1, 5, 7)
+    assert models.example_input(models.create_small(name, scale_pixels=False)).dtype == torch.float32
+
+
+def test_defaults_are_the_papers_networks() -> None:
+    with torch.device("meta"):
+        bnn, connect = models.create("bnn_mlp"), models.create("binaryconnect_mlp")
+
+    def widths(model: nn.Module) -> list[tuple[int, int]]:
+        return [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, BinaryLinear)]
+
+    def norms(model: nn.Module) -> set[tuple[float, float]]:
+        return {(m.eps, m.momentum) for m in model.modules() if isinstance(m, nn.BatchNorm1d)}
+
+    assert widths(bnn) == [(784, 4096), (4096, 4096), (4096, 4096), (4096, 10)]
+    assert widths(connect) == [(784, 1024), (1024, 1024), (1024, 1024), (1024, 10)]
+    assert norms(bnn) == {(1e-4, 0.1)}
+    assert norms(connect) == {(1e-4, 0.15)}
+
+
+def test_dropout_drops_pixels_and_activations_not_signs() -> None:
+    """A dropped unit must add 0 to the next sum; dropped before the sign it would add ±1."""
+    model, x = build("bnn_mlp", {"hidden": (511,), "dropout_input": 0.4, "dropout_hidden": 0.5})
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(key: str):
+        return lambda module, inputs: seen.__setitem__(key, inputs[0])
+
+    model.linear1.register_forward_pre_hook(keep("pixels"))
+    model.linear2.register_forward_pre_hook(keep("hidden"))
+    model.train()
+    model(x)
+    scaled = (x.float() * 2 - 255) / 256 / 0.6
+    dropped = seen["pixels"] == 0
+    assert 0.3 < dropped.float().mean() < 0.5
+    torch.testing.assert_close(seen["pixels"], torch.where(dropped, 0.0, scaled.flatten(1)))
+    assert seen["hidden"].unique().tolist() == [-2.0, 0.0, 2.0]
+    model.eval()(x)
+    assert seen["hidden"].unique().tolist() == [-1.0, 1.0]
+
+
+def test_stochastic_activations_are_drawn_in_training_only() -> None:
+    model, x = build("bnn_mlp", {"activation": "stochastic_sign"})
+    model.train()
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_binaryconnect_may_be_tested_with_its_real_weights() -> None:
+    model, x = build("binaryconnect_mlp", {"weight_quantizer": "stochastic_sign", "test_weights": "real"})
+    model.eval()
+    seen = []
+    model.linear1.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    model(x)
+    torch.testing.assert_close(seen[0][1], seen[0][0] @ model.linear1.weight.T)
+    with pytest.raises(ValueError, match="test_weights='real' belongs to weight_quantizer='stochastic_sign'"):
+        models.create_small("binaryconnect_mlp", test_weights="real")
+
+
+def test_unknown_names_and_options_are_answered_with_the_near_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown model 'bnn-mlp': did you mean 'bnn_mlp'.*'binaryconnect_mlp'"
+    ):
+        models.create("bnn-mlp")
+    with pytest.raises(TypeError, match=r"'bnn_mlp' has no option 'width'; it has 'input_shape', 'classes'"):
+        models.create("bnn_mlp", width=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"hidden": (33, 0)}, r"hidden must be a sequence of positive integers; got \(33, 0\)"),
+        ({"hidden": "33"}, "hidden must be"),
+        ({"hidden": 33}, "hidden must be a sequence of positive integers; got 33"),
+        ({"classes": 0}, "classes must be a positive integer; got 0"),
+        ({"input_shape": (1, -2)}, "input_shape must be"),
+        ({"dropout_input": 1.0}, "dropout_input must be at least 0 and below 1; got 1.0"),
+        ({"dropout_hidden": -0.1}, "dropout_hidden must be"),
+        ({"weight_quantizer": "sign"}, "unknown quantizer 'sign'"),
+    ],
+)
+@pytest.mark.parametrize("name", models.names())
+def test_bad_options_are_named(name: str, options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        models.create_small(name, **options)
+
+
+def test_registering_needs_a_free_name_and_an_example_input() -> None:
+    with pytest.raises(ValueError, match="'bnn_mlp' is already registered"):
+        models.register("bnn_mlp", small={})(models.BnnMlp)
+    with pytest.raises(TypeError, match="'linear' needs a method example_input"):
+        models.register("linear", small={})(nn.Linear)
+    assert "linear" not in models.names()
+
+
+def test_models_is_reached_from_the_package() -> None:
+    assert onebit.models.create is models.create
