@@ -1,0 +1,243 @@
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* A waiting thread first spins, because the next op of a network follows within microseconds, then gives
+ * its processor to others, and at last sleeps. */
+enum { SPINS = 4000, YIELDS = 16 };
+
+struct onebit_pool {
+    unsigned threads;
+    unsigned fork_count; /* forks seen when the threads were started: a child process has none of them */
+    pthread_t *handles;  /* [threads - 1] */
+    onebit_task task;
+    void *context;
+    _Atomic unsigned long ticket;  /* number of the newest task */
+    _Atomic unsigned long pending; /* workers still at it */
+    _Atomic int stop;
+    _Atomic unsigned sleepers; /* workers asleep or about to be */
+    _Atomic int caller_sleeps;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake, done;
+};
+
+typedef struct {
+    onebit_pool *pool;
+    unsigned index;
+} worker_start;
+
+static _Atomic unsigned fork_count;
+
+static void count_fork(void) {
+    atomic_fetch_add(&fork_count, 1);
+}
+
+static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* The sleeper counts itself under the mutex before it looks again, and the caller raises the ticket before
+ * it looks for sleepers (all sequentially consistent): one of the two always sees the other. */
+static void await_ticket(onebit_pool *pool, unsigned long seen) {
+    for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
+        if (atomic_load_explicit(&pool->ticket, memory_order_acquire) != seen)
+            return;
+        if (spin < SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->ticket) == seen)
+        pthread_cond_wait(&pool->wake, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void await_workers(onebit_pool *pool) {
+    for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
+        if (atomic_load_explicit(&pool->pending, memory_order_acquire) == 0)
+            return;
+        if (spin < SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->caller_sleeps, 1);
+    while (atomic_load(&pool->pending) != 0)
+        pthread_cond_wait(&pool->done, &pool->mutex);
+    atomic_store(&pool->caller_sleeps, 0);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *work(void *argument) {
+    worker_start start = *(worker_start *)argument;
+    free(argument);
+    onebit_pool *pool = start.pool;
+    for (unsigned long seen = 0;; ++seen) {
+        await_ticket(pool, seen);
+        if (atomic_load(&pool->stop))
+            return NULL;
+        pool->task(pool->context, start.index, pool->threads);
+        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_signal(&pool->done);
+            pthread_mutex_unlock(&pool->mutex);
+        }
+    }
+}
+
+static void issue_ticket(onebit_pool *pool) {
+    atomic_fetch_add(&pool->ticket, 1);
+    if (atomic_load(&pool->sleepers) == 0)
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Starts threads from a clean state; returns how many run. Signals stay with the caller's own threads. */
+static unsigned start_workers(onebit_pool *pool) {
+    atomic_init(&pool->ticket, 0);
+    atomic_init(&pool->pending, 0);
+    atomic_init(&pool->stop, 0);
+    atomic_init(&pool->sleepers, 0);
+    atomic_init(&pool->caller_sleeps, 0);
+    pool->fork_count = atomic_load(&fork_count);
+    if (pthread_mutex_init(&pool->mutex, NULL) || pthread_cond_init(&pool->wake, NULL) ||
+        pthread_cond_init(&pool->done, NULL))
+        return 0;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    unsigned started = 0;
+    for (; started + 1 < pool->threads; ++started) {
+        worker_start *start = malloc(sizeof *start);
+        if (!start)
+            break;
+        *start = (worker_start){pool, started + 1};
+        if (pthread_create(&pool->handles[started], NULL, work, start) != 0) {
+            free(start);
+            break;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+static void stop_workers(onebit_pool *pool, unsigned started) {
+    atomic_store(&pool->stop, 1);
+    issue_ticket(pool);
+    for (unsigned i = 0; i < started; ++i)
+        pthread_join(pool->handles[i], NULL);
+    pthread_mutex_destroy(&pool->mutex);
+    pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->done);
+}
+
+onebit_pool *onebit_pool_create(unsigned threads) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
+        return NULL;
+    onebit_pool *pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return NULL;
+    pool->threads = threads;
+    if (threads == 1)
+        return pool;
+    pool->handles = calloc(threads - 1, sizeof *pool->handles);
+    if (!pool->handles) {
+        free(pool);
+        return NULL;
+    }
+    unsigned started = start_workers(pool);
+    if (started + 1 < threads) {
+        stop_workers(pool, started);
+        free(pool->handles);
+        free(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+void onebit_pool_destroy(onebit_pool *pool) {
+    if (!pool)
+        return;
+    if (pool->threads > 1 && pool->fork_count == atomic_load(&fork_count))
+        stop_workers(pool, pool->threads - 1);
+    free(pool->handles);
+    free(pool);
+}
+
+/* After a fork the child has the pool's memory but none of its threads, and the mutex may be locked for
+ * ever by one that is gone: start anew. */
+static void revive_after_fork(onebit_pool *pool) {
+    unsigned started = start_workers(pool);
+    if (started + 1 == pool->threads)
+        return;
+    stop_workers(pool, started);
+    pool->fork_count = atomic_load(&fork_count) - 1;
+}
+
+void onebit_pool_run(onebit_pool *pool, onebit_task task, void *context) {
+    if (pool->threads == 1) {
+        task(context, 0, 1);
+        return;
+    }
+    if (pool->fork_count != atomic_load_explicit(&fork_count, memory_order_relaxed))
+        revive_after_fork(pool);
+    if (pool->fork_count != atomic_load_explicit(&fork_count, memory_order_relaxed)) {
+        for (unsigned index = 0; index < pool->threads; ++index)
+            task(context, index, pool->threads);
+        return;
+    }
+    pool->task = task;
+    pool->context = context;
+    atomic_store(&pool->pending, pool->threads - 1);
+    issue_ticket(pool);
+    task(context, 0, pool->threads);
+    await_workers(pool);
+}
+
+struct onebit_lock {
+    pthread_mutex_t mutex;
+};
+
+onebit_lock *onebit_lock_create(void) {
+    onebit_lock *lock = malloc(sizeof *lock);
+    if (lock && pthread_mutex_init(&lock->mutex, NULL) != 0) {
+        free(lock);
+        return NULL;
+    }
+    return lock;
+}
+
+void onebit_lock_destroy(onebit_lock *lock) {
+    if (!lock)
+        return;
+    pthread_mutex_destroy(&lock->mutex);
+    free(lock);
+}
+
+void onebit_lock_acquire(onebit_lock *lock) {
+    pthread_mutex_lock(&lock->mutex);
+}
+
+void onebit_lock_release(onebit_lock *lock) {
+    pthread_mutex_unlock(&lock->mutex);
+}

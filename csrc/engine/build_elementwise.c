@@ -1,0 +1,269 @@
+/* The builder calls of the elementwise ops and of reshape: check, copy the constants, add the op.
+ * How each op runs stands in run_elementwise.c. */
+#include <math.h>
+
+#include "base/bits.h"
+#include "engine/internal.h"
+
+/* The checks that all ops of one input begin with, and the op they begin. */
+static onebit_status begin(const onebit_plan *plan, const char *name, onebit_value x,
+                           const onebit_value *value, const plan_value **found, plan_op *op) {
+    onebit_status status = onebit_check_open(plan);
+    if (status != ONEBIT_OK)
+        return status;
+    if (!value)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: there is no place to store the value: it is NULL",
+                           name);
+    if ((status = onebit_check_value(plan, x, found)) != ONEBIT_OK)
+        return status;
+    *op = (plan_op){.inputs = {x}, .input_count = 1};
+    op->elementwise = plan->elementwise;
+    op->pack = plan->pack;
+    op->variant = op->elementwise->name;
+    return ONEBIT_OK;
+}
+
+/* Adds an op whose output has its input's shape. */
+static onebit_status add_same_shape(onebit_plan *plan, plan_op *op, onebit_dtype dtype, onebit_value *value) {
+    const plan_value *x = &plan->values[op->inputs[0]];
+    op->effort = (uint64_t)x->rows * x->channels / 8;
+    op->in_place = x->dtype == dtype || (x->dtype == ONEBIT_I32 && dtype == ONEBIT_F32);
+    return onebit_plan_add(plan, op, dtype, x->rows, x->channels, value);
+}
+
+static onebit_status check_channels(const plan_value *x, uint64_t channels, const char *name) {
+    if (channels != x->channels)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: constants for %llu channels, the value has %zu", name,
+                           (unsigned long long)channels, x->channels);
+    return ONEBIT_OK;
+}
+
+static onebit_status copy_floats(onebit_plan *plan, const float *source, size_t count, const char *what,
+                                 const float **copy) {
+    const void *made;
+    onebit_status status = onebit_plan_copy(plan, source, count, sizeof *source, what, &made);
+    if (status == ONEBIT_OK)
+        *copy = made;
+    return status;
+}
+
+onebit_status onebit_plan_sign(onebit_plan *plan, onebit_value x, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "sign", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "sign");
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_sign;
+    op.variant = op.pack->name;
+    return add_same_shape(plan, &op, ONEBIT_BITS, value);
+}
+
+onebit_status onebit_plan_threshold(onebit_plan *plan, onebit_value x, const int32_t *threshold,
+                                    const uint32_t *flip, uint64_t channels, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    const void *thresholds, *flips;
+    onebit_status status = begin(plan, "threshold", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_I32, "threshold");
+    if (status == ONEBIT_OK)
+        status = check_channels(found, channels, "threshold");
+    if (status == ONEBIT_OK)
+        status =
+            onebit_plan_copy(plan, threshold, found->channels, sizeof *threshold, "thresholds", &thresholds);
+    if (status == ONEBIT_OK)
+        status = onebit_plan_copy(plan, flip, onebit_words(found->channels), sizeof *flip, "flips", &flips);
+    if (status != ONEBIT_OK)
+        return status;
+    if (flip[onebit_words(found->channels) - 1] & ~onebit_tail_mask(found->channels))
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "threshold: the flips have a padding bit that is not zero");
+    op.run = onebit_run_threshold;
+    op.epilogue = (onebit_epilogue){.kind = ONEBIT_EPILOGUE_BITS, .threshold = thresholds, .flip = flips};
+    return add_same_shape(plan, &op, ONEBIT_BITS, value);
+}
+
+onebit_status onebit_plan_to_float(onebit_plan *plan, onebit_value x, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "to_float", x, value, &found, &op);
+    if (status != ONEBIT_OK)
+        return status;
+    if (found->dtype == ONEBIT_BITS)
+        op.run = onebit_run_bits_to_float;
+    else if (found->dtype == ONEBIT_U8)
+        op.run = onebit_run_u8_to_float;
+    else if (found->dtype == ONEBIT_I32)
+        op.run = onebit_run_i32_to_float;
+    else
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "to_float takes bits, u8 or i32, not %s",
+                           onebit_dtype_name(found->dtype));
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_scale_pixels(onebit_plan *plan, onebit_value x, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "scale_pixels", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_U8, "scale_pixels");
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_scale_pixels;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float *scale, const float *shift,
+                                 uint64_t channels, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "affine", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "affine");
+    if (status == ONEBIT_OK)
+        status = check_channels(found, channels, "affine");
+    if (status == ONEBIT_OK)
+        status = copy_floats(plan, scale, found->channels, "scales", &op.constant);
+    if (status == ONEBIT_OK)
+        status = copy_floats(plan, shift, found->channels, "shifts", &op.constant2);
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_affine;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "relu", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "relu");
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_relu;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *slope, uint64_t slopes,
+                                onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "prelu", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "prelu");
+    if (status == ONEBIT_OK && slopes != 1)
+        status = check_channels(found, slopes, "prelu");
+    if (status == ONEBIT_OK)
+        status = copy_floats(plan, slope, (size_t)slopes, "slopes", &op.constant);
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_prelu;
+    op.constant_count = (size_t)slopes;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_clamp(onebit_plan *plan, onebit_value x, float low, float high,
+                                onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "clamp", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "clamp");
+    if (status != ONEBIT_OK)
+        return status;
+    if (!(low <= high))
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "clamp to %g .. %g: low must not exceed high", (double)low,
+                           (double)high);
+    op.run = onebit_run_clamp;
+    op.low = low;
+    op.high = high;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+static onebit_status check_combination(onebit_combination kind) {
+    if ((unsigned)kind > ONEBIT_COMBINE_DIV)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no combination %d", (int)kind);
+    return ONEBIT_OK;
+}
+
+onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, onebit_value a, onebit_value b,
+                                  onebit_value *value) {
+    const plan_value *left, *right;
+    plan_op op;
+    onebit_status status = begin(plan, "combine", a, value, &left, &op);
+    if (status == ONEBIT_OK)
+        status = check_combination(kind);
+    if (status == ONEBIT_OK)
+        status = onebit_check_value(plan, b, &right);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(left, ONEBIT_F32, "combine");
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(right, ONEBIT_F32, "combine");
+    if (status != ONEBIT_OK)
+        return status;
+    if (left->rows != right->rows || left->channels != right->channels)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "combine: %zu x %zu and %zu x %zu are not the same shape",
+                           left->rows, left->channels, right->rows, right->channels);
+    op.run = onebit_run_combine;
+    op.combination = kind;
+    op.inputs[1] = b;
+    op.input_count = 2;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination kind, onebit_value x,
+                                           const float *constant, uint64_t count, int32_t constant_first,
+                                           onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "combine", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = check_combination(kind);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "combine");
+    if (status != ONEBIT_OK)
+        return status;
+    if (count == 0 || (uint64_t)found->rows * found->channels % count != 0)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "combine: %llu constants do not divide %zu x %zu elements",
+                           (unsigned long long)count, found->rows, found->channels);
+    if ((status = copy_floats(plan, constant, (size_t)count, "constants", &op.constant)) != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_combine_constant;
+    op.combination = kind;
+    op.constant_count = (size_t)count;
+    op.constant_first = constant_first != 0;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+/* Bits keep their words when every row, before and after, fills its words; otherwise they move. */
+static bool same_bytes(const plan_value *x, size_t channels) {
+    return x->dtype != ONEBIT_BITS || x->channels == channels ||
+           (x->channels % ONEBIT_WORD_BITS == 0 && channels % ONEBIT_WORD_BITS == 0);
+}
+
+onebit_status onebit_plan_reshape(onebit_plan *plan, onebit_value x, uint64_t rows, uint64_t channels,
+                                  onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = begin(plan, "reshape", x, value, &found, &op);
+    if (status != ONEBIT_OK)
+        return status;
+    size_t elements;
+    if (rows > INT32_MAX || channels > INT32_MAX ||
+        !onebit_multiply((size_t)rows, (size_t)channels, &elements) ||
+        elements != found->rows * found->channels)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "reshape of %zu x %zu elements to %llu x %llu", found->rows,
+                           found->channels, (unsigned long long)rows, (unsigned long long)channels);
+    if (same_bytes(found, (size_t)channels)) {
+        onebit_value root = found->root;
+        status = onebit_plan_value(plan, found->dtype, (size_t)rows, (size_t)channels, value);
+        if (status == ONEBIT_OK)
+            plan->values[*value].root = root;
+        return status;
+    }
+    op.run = onebit_run_repack;
+    op.variant = op.pack->name;
+    op.effort = elements / 8;
+    return onebit_plan_add(plan, &op, ONEBIT_BITS, (size_t)rows, (size_t)channels, value);
+}

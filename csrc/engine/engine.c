@@ -1,0 +1,257 @@
+/* An engine: the memory and threads of one run at a time, over a finished plan. */
+#include <fenv.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bits.h"
+#include "engine/internal.h"
+
+/* An op of less effort (about cycles) than this runs on the calling thread: waking others costs as much. */
+enum { EFFORT_WORTH_THREADS = 6000 };
+
+struct onebit_engine {
+    onebit_plan *plan;
+    onebit_pool *pool;
+    onebit_lock *lock;
+    unsigned threads;
+    unsigned char *arena;
+    unsigned char *scratch; /* [threads] of plan->scratch_bytes */
+    unsigned char **bytes;  /* [values]: where each root's bytes are in this pass */
+    /* The op that the pool is at. */
+    const plan_op *op;
+    op_call call;
+};
+
+static onebit_status refuse(onebit_engine *engine, const char *what) {
+    onebit_engine_destroy(engine);
+    return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused %s for an engine", what);
+}
+
+onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine) {
+    if (!plan || !engine)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the plan or the place for the engine is NULL");
+    *engine = NULL;
+    if (!plan->finished)
+        return onebit_fail(ONEBIT_ERROR_ORDER, "the plan is not finished");
+    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "threads is %u; it must be 1 .. %d", (unsigned)threads,
+                           ONEBIT_MAX_THREADS);
+    size_t scratch, needed, constants = plan->weight_bytes + plan->constant_bytes;
+    if (!onebit_multiply(plan->scratch_bytes, threads, &scratch) ||
+        !onebit_add(constants + plan->arena_bytes, scratch, &needed) || needed > plan->max_memory)
+        return onebit_fail(ONEBIT_ERROR_LIMIT,
+                           "%u threads need %zu bytes of scratch each; the limit is %zu "
+                           "bytes in all (max_memory)",
+                           (unsigned)threads, plan->scratch_bytes, plan->max_memory);
+    onebit_engine *made = calloc(1, sizeof *made);
+    if (!made)
+        return refuse(NULL, "memory");
+    atomic_fetch_add(&plan->references, 1);
+    made->plan = plan;
+    made->threads = threads;
+    made->arena = onebit_alloc(plan->arena_bytes);
+    made->scratch = onebit_alloc(scratch);
+    made->bytes = calloc(plan->value_count + 1, sizeof *made->bytes);
+    made->lock = onebit_lock_create();
+    if (!made->arena || !made->scratch || !made->bytes || !made->lock)
+        return refuse(made, "memory");
+    made->pool = onebit_pool_create(threads);
+    if (!made->pool)
+        return refuse(made, "threads");
+    *engine = made;
+    return ONEBIT_OK;
+}
+
+onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone) {
+    if (!engine || !clone)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine or the place for its clone is NULL");
+    return onebit_engine_create(engine->plan, engine->threads, clone);
+}
+
+void onebit_engine_destroy(onebit_engine *engine) {
+    if (!engine)
+        return;
+    onebit_pool_destroy(engine->pool);
+    onebit_lock_destroy(engine->lock);
+    free(engine->arena);
+    free(engine->scratch);
+    free(engine->bytes);
+    onebit_plan_release(engine->plan);
+    free(engine);
+}
+
+onebit_status onebit_engine_memory(const onebit_engine *engine, onebit_memory *memory) {
+    if (!engine || !memory)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine or the place for the answer is NULL");
+    const onebit_plan *plan = engine->plan;
+    *memory = (onebit_memory){.weights = plan->weight_bytes,
+                              .constants = plan->constant_bytes,
+                              .arena = plan->arena_bytes,
+                              .scratch = plan->scratch_bytes * engine->threads,
+                              .chunk = plan->chunk};
+    return ONEBIT_OK;
+}
+
+/* ---- the caller's form of bits: int8, +1 or -1 ---- */
+
+static bool pack_signs(size_t rows, size_t channels, const int8_t *from, uint32_t *to) {
+    int bad = 0;
+    for (size_t row = 0; row < rows; ++row) {
+        for (size_t begin = 0; begin < channels; begin += ONEBIT_WORD_BITS) {
+            size_t count = channels - begin < ONEBIT_WORD_BITS ? channels - begin : ONEBIT_WORD_BITS;
+            uint32_t word = 0;
+            for (size_t i = 0; i < count; ++i) {
+                bad |= from[begin + i] != 1 && from[begin + i] != -1;
+                word |= (uint32_t)(from[begin + i] > 0) << i;
+            }
+            *to++ = word;
+        }
+        from += channels;
+    }
+    return !bad;
+}
+
+/* Bytes of one sample in the caller's memory. */
+static size_t caller_bytes(const plan_value *value) {
+    return value->dtype == ONEBIT_BITS && !value->packed ? value->rows * value->channels
+                                                         : value->sample_bytes;
+}
+
+/* ---- a run ---- */
+
+static onebit_status check_run(const onebit_engine *engine, uint64_t batch, const void *const *inputs,
+                               void *const *outputs) {
+    const onebit_plan *plan = engine->plan;
+    if (batch == 0)
+        return ONEBIT_OK;
+    if ((plan->input_count && !inputs) || !outputs)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the list of inputs or of outputs is NULL");
+    for (size_t i = 0; i < plan->input_count; ++i)
+        if (!inputs[i])
+            return onebit_fail(ONEBIT_ERROR_ARGUMENT, "input %zu is NULL", i);
+    for (size_t i = 0; i < plan->output_count; ++i)
+        if (!outputs[i])
+            return onebit_fail(ONEBIT_ERROR_ARGUMENT, "output %zu is NULL", i);
+    for (size_t i = 0; i < plan->value_count; ++i) {
+        size_t bytes;
+        if (!onebit_multiply(caller_bytes(&plan->values[i]), (size_t)batch, &bytes) || bytes > PTRDIFF_MAX)
+            return onebit_fail(ONEBIT_ERROR_LIMIT, "a batch of %llu is more than a size can count",
+                               (unsigned long long)batch);
+    }
+    return ONEBIT_OK;
+}
+
+/* Where each value's bytes are for the pass that begins at sample `done`; packs bits, refuses NaN. */
+static onebit_status enter(onebit_engine *engine, size_t done, size_t samples, const void *const *inputs,
+                           void *const *outputs) {
+    const onebit_plan *plan = engine->plan;
+    for (size_t i = 0; i < plan->value_count; ++i) {
+        const plan_value *value = &plan->values[i];
+        if (value->place == PLACE_ARENA)
+            engine->bytes[i] = engine->arena + value->offset;
+        else if (value->place == PLACE_OUTPUT)
+            engine->bytes[i] = (unsigned char *)outputs[value->slot] + done * value->sample_bytes;
+    }
+    for (size_t i = 0; i < plan->input_count; ++i) {
+        const plan_value *value = &plan->values[plan->inputs[i]];
+        const unsigned char *from = (const unsigned char *)inputs[i] + done * caller_bytes(value);
+        if (value->place == PLACE_ARENA) {
+            if (!pack_signs(samples * value->rows, value->channels, (const int8_t *)from,
+                            (uint32_t *)(void *)engine->bytes[plan->inputs[i]]))
+                return onebit_fail(ONEBIT_ERROR_INPUT, "input %zu: bits must be +1 or -1", i);
+            continue;
+        }
+        /* Never written through: no op's output is placed in an input. */
+        engine->bytes[plan->inputs[i]] = (unsigned char *)(uintptr_t)from;
+        if (value->dtype == ONEBIT_F32 && plan->elementwise->has_nan(samples * value->rows * value->channels,
+                                                                     (const float *)(const void *)from))
+            return onebit_fail(ONEBIT_ERROR_INPUT, "input %zu has a NaN", i);
+    }
+    return ONEBIT_OK;
+}
+
+static void leave(onebit_engine *engine, size_t done, size_t samples, void *const *outputs) {
+    const onebit_plan *plan = engine->plan;
+    for (size_t i = 0; i < plan->output_count; ++i) {
+        const plan_value *value = &plan->values[plan->outputs[i]];
+        const plan_value *root = &plan->values[value->root];
+        unsigned char *to = (unsigned char *)outputs[i] + done * caller_bytes(value);
+        if (value->dtype == ONEBIT_BITS)
+            plan->pack->unpack(samples * value->rows, value->channels,
+                               (const uint32_t *)(const void *)engine->bytes[value->root], (int8_t *)to);
+        else if (root->place != PLACE_OUTPUT || root->slot != i)
+            memcpy(to, engine->bytes[value->root], samples * value->sample_bytes);
+    }
+}
+
+static void run_share(void *context, unsigned index, unsigned count) {
+    const onebit_engine *engine = context;
+    op_call call = engine->call;
+    call.index = index;
+    call.count = count;
+    call.scratch = engine->scratch + index * engine->plan->scratch_bytes;
+    engine->op->run(engine->op, &call);
+}
+
+static void run_op(onebit_engine *engine, const plan_op *op, size_t samples) {
+    const plan_value *values = engine->plan->values;
+    engine->op = op;
+    engine->call.samples = samples;
+    for (int i = 0; i < op->input_count; ++i)
+        engine->call.a[i] = engine->bytes[values[op->inputs[i]].root];
+    engine->call.out = engine->bytes[op->output];
+    if (engine->threads == 1 || op->effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
+        run_share(engine, 0, 1);
+    else
+        onebit_pool_run(engine->pool, run_share, engine);
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void run_ops(onebit_engine *engine, size_t samples, double *op_seconds) {
+    const onebit_plan *plan = engine->plan;
+    for (size_t i = 0; i < plan->op_count; ++i) {
+        double start = op_seconds ? now() : 0;
+        run_op(engine, &plan->ops[i], samples);
+        if (op_seconds)
+            op_seconds[i] += now() - start;
+    }
+}
+
+static onebit_status run_passes(onebit_engine *engine, size_t batch, const void *const *inputs,
+                                void *const *outputs, double *op_seconds) {
+    for (size_t done = 0; done < batch;) {
+        size_t samples = batch - done < engine->plan->chunk ? batch - done : engine->plan->chunk;
+        onebit_status status = enter(engine, done, samples, inputs, outputs);
+        if (status != ONEBIT_OK)
+            return status;
+        run_ops(engine, samples, op_seconds);
+        leave(engine, done, samples, outputs);
+        done += samples;
+    }
+    return ONEBIT_OK;
+}
+
+onebit_status onebit_engine_run(onebit_engine *engine, uint64_t batch, const void *const *inputs,
+                                void *const *outputs, double *op_seconds) {
+    if (!engine)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine is NULL");
+    onebit_status status = check_run(engine, batch, inputs, outputs);
+    if (status != ONEBIT_OK)
+        return status;
+    /* The calling thread may flush subnormals or round otherwise; the pool's threads do not. The results are
+     * to be the same on each. */
+    fenv_t before;
+    onebit_lock_acquire(engine->lock);
+    fegetenv(&before);
+    fesetenv(FE_DFL_ENV);
+    status = run_passes(engine, (size_t)batch, inputs, outputs, op_seconds);
+    fesetenv(&before);
+    onebit_lock_release(engine->lock);
+    return status;
+}

@@ -1,0 +1,168 @@
+/* What the files of the engine share: the inside of a plan and of an engine. */
+#ifndef ONEBIT_ENGINE_INTERNAL_H
+#define ONEBIT_ENGINE_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/isa.h"
+#include "base/threads.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/gemm.h"
+#include "kernels/pack/pack.h"
+#include "onebit.h"
+
+enum {
+    MAX_VALUES = 1 << 16,
+    MAX_OP_INPUTS = 2,
+    /* Rows a pass should give a GEMM, and what a pass's activations should not exceed once it has the lower
+     * number: one core's share of L2, with room for the weights that stream through. */
+    CHUNK_ROWS_MIN = 64,
+    CHUNK_ROWS_MAX = 256,
+    CHUNK_BYTES = 512 * 1024
+};
+
+/* Where the bytes of a value live during a run. */
+typedef enum { PLACE_ARENA = 0, PLACE_INPUT = 1, PLACE_OUTPUT = 2 } value_place;
+
+typedef struct {
+    onebit_dtype dtype;
+    size_t rows, channels;
+    size_t row_bytes, sample_bytes; /* as stored: bits in words */
+    bool packed;                    /* bits that the caller gives as words, not as int8 */
+    onebit_value root;              /* the value whose bytes these are; itself unless a reshape renamed it */
+    /* The rest is meaningful for roots only. */
+    value_place place;
+    size_t slot;   /* which input or output */
+    size_t offset; /* in the arena */
+    /* Ops (by index) that first write and last read it; the count of ops when the end of a run reads it. */
+    size_t first, last;
+} plan_value;
+
+typedef struct plan_op plan_op;
+
+/* One thread's share of an op: `samples` samples from a[0], a[1] to out. */
+typedef struct {
+    size_t samples;
+    const void *a[MAX_OP_INPUTS];
+    void *out;
+    unsigned index, count; /* this share of how many */
+    void *scratch;
+} op_call;
+
+struct plan_op {
+    void (*run)(const plan_op *op, const op_call *call);
+    const char *variant;
+    onebit_value inputs[MAX_OP_INPUTS];
+    int input_count;
+    onebit_value output;
+    bool in_place;         /* the output may be the buffer of an input of the same size */
+    uint64_t macs;         /* a sample */
+    uint64_t effort;       /* a sample, roughly in cycles: whether threads are worth waking */
+    size_t rows, channels; /* of input 0, a sample */
+    const onebit_elementwise *elementwise;
+    const onebit_pack *pack;
+    /* GEMMs. */
+    const onebit_gemm_variant *gemm;
+    size_t n, k;
+    const void *weights;
+    onebit_epilogue epilogue;
+    int32_t multiplier, offset;
+    size_t a_stride, out_stride;
+    /* Elementwise ops. */
+    onebit_combination combination;
+    const float *constant, *constant2;
+    size_t constant_count;
+    bool constant_first;
+    float low, high;
+    size_t out_rows, out_channels;
+};
+
+typedef struct memory_block {
+    struct memory_block *next;
+} memory_block;
+
+struct onebit_plan {
+    _Atomic unsigned references;
+    onebit_isa isa;
+    const onebit_elementwise *elementwise;
+    const onebit_pack *pack;
+    size_t max_memory;
+    bool finished;
+    plan_value *values;
+    size_t value_count, value_room;
+    plan_op *ops;
+    size_t op_count, op_room;
+    onebit_value *inputs, *outputs;
+    size_t input_count, input_room, output_count, output_room;
+    memory_block *blocks; /* every constant, freed with the plan */
+    size_t weight_bytes, constant_bytes;
+    size_t chunk;         /* samples a pass */
+    size_t arena_bytes;   /* of a pass */
+    size_t scratch_bytes; /* one thread's */
+};
+
+/* ---- status.c ---- */
+
+/* Stores the sentence for onebit_last_error() and returns the status. */
+onebit_status onebit_fail(onebit_status status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* *out = a * b or a + b; false when that is no size_t. */
+bool onebit_multiply(size_t a, size_t b, size_t *out);
+bool onebit_add(size_t a, size_t b, size_t *out);
+/* The next multiple of ONEBIT_ALIGN; false on overflow. */
+bool onebit_align(size_t bytes, size_t *out);
+/* Memory on an ONEBIT_ALIGN boundary, not zeroed, or NULL. Free with free(). */
+void *onebit_alloc(size_t bytes);
+onebit_status onebit_choose_isa(const char *name, onebit_isa *isa);
+const char *onebit_dtype_name(onebit_dtype dtype);
+/* Refuses packed rows with a padding bit that is not zero; `what` begins the sentence. */
+onebit_status onebit_check_bits(const uint32_t *words, size_t rows, size_t channels, const char *what);
+/* The best table for at most this instruction set. */
+const onebit_elementwise *onebit_elementwise_of(onebit_isa isa);
+const onebit_pack *onebit_pack_of(onebit_isa isa);
+
+/* ---- plan.c ---- */
+
+/* The checks that begin every builder call. */
+onebit_status onebit_check_open(const onebit_plan *plan);
+onebit_status onebit_check_value(const onebit_plan *plan, onebit_value value, const plan_value **found);
+onebit_status onebit_check_dtype(const plan_value *value, onebit_dtype wanted, const char *op);
+/* Zeroed, aligned memory that lives as long as the plan and counts as constants. */
+onebit_status onebit_plan_memory(onebit_plan *plan, size_t bytes, bool weights, void **memory);
+/* A copy of a constant in such memory. */
+onebit_status onebit_plan_copy(onebit_plan *plan, const void *source, size_t count, size_t element_bytes,
+                               const char *what, const void **copy);
+/* A new value; its root is itself. */
+onebit_status onebit_plan_value(onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
+                                onebit_value *value);
+/* An input of packed bits, one row a sample, that the caller gives as words. */
+onebit_status onebit_plan_words(onebit_plan *plan, size_t channels, onebit_value *value);
+/* Adds the op and its output value; fills op->output and *value. Nothing is added on failure. */
+onebit_status onebit_plan_add(onebit_plan *plan, plan_op *op, onebit_dtype dtype, size_t rows,
+                              size_t channels, onebit_value *value);
+
+/* ---- layout.c ---- */
+
+onebit_status onebit_plan_layout(onebit_plan *plan);
+
+/* ---- run_gemm.c, run_elementwise.c: plan_op.run of each op ---- */
+
+void onebit_run_gemm(const plan_op *op, const op_call *call);
+void onebit_run_sign(const plan_op *op, const op_call *call);
+void onebit_run_threshold(const plan_op *op, const op_call *call);
+void onebit_run_bits_to_float(const plan_op *op, const op_call *call);
+void onebit_run_u8_to_float(const plan_op *op, const op_call *call);
+void onebit_run_i32_to_float(const plan_op *op, const op_call *call);
+void onebit_run_scale_pixels(const plan_op *op, const op_call *call);
+void onebit_run_affine(const plan_op *op, const op_call *call);
+void onebit_run_relu(const plan_op *op, const op_call *call);
+void onebit_run_prelu(const plan_op *op, const op_call *call);
+void onebit_run_clamp(const plan_op *op, const op_call *call);
+void onebit_run_combine(const plan_op *op, const op_call *call);
+void onebit_run_combine_constant(const plan_op *op, const op_call *call);
+void onebit_run_repack(const plan_op *op, const op_call *call);
+
+#endif

@@ -1,0 +1,185 @@
+/* The memory plan: where each value lives, how many samples a pass takes, and where in the arena each
+ * buffer stands. Buffers of values that are never alive together share bytes, and an elementwise op works
+ * in place where its input dies. */
+#include <stdlib.h>
+
+#include "engine/internal.h"
+
+typedef struct {
+    size_t begin, end;
+    onebit_value owner;
+} live_range;
+
+typedef struct {
+    live_range *live; /* sorted by begin */
+    size_t count;
+    size_t peak;
+} arena_map;
+
+static plan_value *root_of(const onebit_plan *plan, onebit_value value) {
+    return &plan->values[plan->values[value].root];
+}
+
+/* Inputs and outputs stay in the caller's memory, where they have the caller's form: everything but bits
+ * has, and each output needs a value of its own. */
+static void place_values(onebit_plan *plan) {
+    for (size_t i = 0; i < plan->value_count; ++i) {
+        plan->values[i].place = PLACE_ARENA;
+        plan->values[i].first = plan->values[i].last = 0;
+    }
+    for (size_t i = 0; i < plan->input_count; ++i) {
+        plan_value *value = &plan->values[plan->inputs[i]];
+        if (value->dtype != ONEBIT_BITS || value->packed)
+            value->place = PLACE_INPUT;
+        value->slot = i;
+    }
+    for (size_t i = 0; i < plan->output_count; ++i) {
+        plan_value *root = root_of(plan, plan->outputs[i]);
+        if (root->place == PLACE_ARENA && root->dtype != ONEBIT_BITS) {
+            root->place = PLACE_OUTPUT;
+            root->slot = i;
+        }
+    }
+}
+
+static void find_lifetimes(onebit_plan *plan) {
+    for (size_t i = 0; i < plan->op_count; ++i) {
+        const plan_op *op = &plan->ops[i];
+        plan_value *out = root_of(plan, op->output);
+        out->first = out->last = i;
+        for (int j = 0; j < op->input_count; ++j)
+            root_of(plan, op->inputs[j])->last = i;
+    }
+    for (size_t i = 0; i < plan->output_count; ++i)
+        root_of(plan, plan->outputs[i])->last = plan->op_count;
+}
+
+/* First fit. */
+static bool allocate(arena_map *map, onebit_value owner, size_t bytes, size_t *offset) {
+    size_t at = 0, index = 0, end;
+    for (; index < map->count && map->live[index].begin - at < bytes; ++index)
+        at = map->live[index].end;
+    if (!onebit_add(at, bytes, &end))
+        return false;
+    for (size_t i = map->count++; i > index; --i)
+        map->live[i] = map->live[i - 1];
+    map->live[index] = (live_range){at, end, owner};
+    if (end > map->peak)
+        map->peak = end;
+    *offset = at;
+    return true;
+}
+
+static void release(arena_map *map, onebit_value owner) {
+    size_t kept = 0;
+    for (size_t i = 0; i < map->count; ++i)
+        if (map->live[i].owner != owner)
+            map->live[kept++] = map->live[i];
+    map->count = kept;
+}
+
+/* Gives the output the buffer of an input that no one reads any more. */
+static bool take_over(onebit_plan *plan, arena_map *map, size_t index) {
+    const plan_op *op = &plan->ops[index];
+    plan_value *out = root_of(plan, op->output);
+    for (int j = 0; op->in_place && j < op->input_count; ++j) {
+        plan_value *in = root_of(plan, op->inputs[j]);
+        if (in->place != PLACE_ARENA || in->last != index || in->sample_bytes != out->sample_bytes)
+            continue;
+        out->offset = in->offset;
+        for (size_t i = 0; i < map->count; ++i)
+            if (map->live[i].owner == in->root)
+                map->live[i].owner = out->root;
+        return true;
+    }
+    return false;
+}
+
+static bool place_buffer(arena_map *map, plan_value *value, size_t chunk) {
+    size_t bytes;
+    return onebit_multiply(chunk, value->sample_bytes, &bytes) && onebit_align(bytes, &bytes) &&
+           allocate(map, value->root, bytes, &value->offset);
+}
+
+static bool place_buffers(onebit_plan *plan, arena_map *map, size_t chunk) {
+    map->count = map->peak = 0;
+    for (size_t i = 0; i < plan->input_count; ++i) {
+        plan_value *value = &plan->values[plan->inputs[i]];
+        if (value->place == PLACE_ARENA && !place_buffer(map, value, chunk))
+            return false;
+    }
+    for (size_t i = 0; i < plan->op_count; ++i) {
+        const plan_op *op = &plan->ops[i];
+        plan_value *out = root_of(plan, op->output);
+        if (out->place == PLACE_ARENA && !take_over(plan, map, i) && !place_buffer(map, out, chunk))
+            return false;
+        for (int j = 0; j < op->input_count; ++j)
+            if (root_of(plan, op->inputs[j])->last == i)
+                release(map, plan->values[op->inputs[j]].root);
+        if (out->last == i)
+            release(map, out->root);
+    }
+    return true;
+}
+
+/* The arena and one thread's scratch for a pass of `chunk` samples; false when a size overflows. */
+static bool measure(onebit_plan *plan, arena_map *map, size_t chunk) {
+    size_t bytes;
+    for (size_t i = 0; i < plan->value_count; ++i)
+        if (!onebit_multiply(chunk, plan->values[i].sample_bytes, &bytes) || bytes > SIZE_MAX / 256)
+            return false;
+    if (!place_buffers(plan, map, chunk))
+        return false;
+    plan->chunk = chunk;
+    plan->arena_bytes = map->peak;
+    plan->scratch_bytes = 0;
+    for (size_t i = 0; i < plan->op_count; ++i) {
+        const plan_op *op = &plan->ops[i];
+        size_t scratch = op->gemm ? op->gemm->scratch_size(chunk * op->rows, op->k) : 0;
+        if (scratch > plan->scratch_bytes)
+            plan->scratch_bytes = scratch;
+    }
+    return onebit_align(plan->scratch_bytes, &plan->scratch_bytes);
+}
+
+static bool within_limit(const onebit_plan *plan, size_t *needed) {
+    return onebit_add(plan->weight_bytes + plan->constant_bytes, plan->arena_bytes, needed) &&
+           onebit_add(*needed, plan->scratch_bytes, needed) && *needed <= plan->max_memory;
+}
+
+/* As many samples as keep a pass's activations in cache, but enough rows to use each weight often. */
+static size_t preferred_chunk(const onebit_plan *plan) {
+    size_t rows = 1;
+    for (size_t i = 0; i < plan->op_count; ++i)
+        if (plan->ops[i].gemm && plan->ops[i].rows > rows)
+            rows = plan->ops[i].rows;
+    size_t least = (CHUNK_ROWS_MIN + rows - 1) / rows, most = CHUNK_ROWS_MAX / rows;
+    size_t chunk = CHUNK_BYTES / (plan->arena_bytes ? plan->arena_bytes : 1);
+    chunk = chunk < most ? chunk : most;
+    return chunk > least ? chunk : least;
+}
+
+onebit_status onebit_plan_layout(onebit_plan *plan) {
+    arena_map map = {.live = calloc(plan->value_count + 1, sizeof *map.live)};
+    if (!map.live)
+        return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused memory for the layout");
+    place_values(plan);
+    find_lifetimes(plan);
+    size_t needed = 0;
+    bool fits = measure(plan, &map, 1) && within_limit(plan, &needed);
+    if (fits) {
+        size_t chunk = preferred_chunk(plan);
+        while (chunk > 1 && !(measure(plan, &map, chunk) && within_limit(plan, &needed)))
+            chunk /= 2;
+        fits = chunk > 1 || (measure(plan, &map, 1) && within_limit(plan, &needed));
+    }
+    free(map.live);
+    if (!fits)
+        return onebit_fail(
+            ONEBIT_ERROR_LIMIT,
+            "one sample needs %zu bytes (constants %zu, arena %zu, scratch %zu); the limit is %zu "
+            "(max_memory)",
+            needed, plan->weight_bytes + plan->constant_bytes, plan->arena_bytes, plan->scratch_bytes,
+            plan->max_memory);
+    return ONEBIT_OK;
+}

@@ -1,0 +1,132 @@
+/* One thread's share of an elementwise op: some of the rows, or of the samples where a constant spans a
+ * whole sample. */
+#include "base/bits.h"
+#include "engine/internal.h"
+
+typedef struct {
+    size_t begin, count;
+} span;
+
+static span share_of(size_t total, const op_call *call) {
+    size_t begin = total * call->index / call->count;
+    return (span){begin, total * (call->index + 1) / call->count - begin};
+}
+
+static span share_rows(const plan_op *op, const op_call *call) {
+    return share_of(call->samples * op->rows, call);
+}
+
+static size_t bit_words(size_t channels) {
+    return onebit_words(channels);
+}
+
+void onebit_run_sign(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    const float *x = call->a[0];
+    uint32_t *out = call->out;
+    op->pack->sign(rows.count, op->channels, x + rows.begin * op->channels,
+                   out + rows.begin * bit_words(op->channels));
+}
+
+void onebit_run_threshold(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    const int32_t *x = call->a[0];
+    uint32_t *out = call->out;
+    op->elementwise->threshold(rows.count, op->channels, x + rows.begin * op->channels,
+                               op->epilogue.threshold, op->epilogue.flip,
+                               out + rows.begin * bit_words(op->channels));
+}
+
+void onebit_run_bits_to_float(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    const uint32_t *x = call->a[0];
+    float *out = call->out;
+    op->elementwise->bits_to_float(rows.count, op->channels, x + rows.begin * bit_words(op->channels),
+                                   out + rows.begin * op->channels);
+}
+
+void onebit_run_u8_to_float(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->u8_to_float(rows.count * op->channels, (const uint8_t *)call->a[0] + at,
+                                 (float *)call->out + at);
+}
+
+void onebit_run_i32_to_float(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->i32_to_float(rows.count * op->channels, (const int32_t *)call->a[0] + at,
+                                  (float *)call->out + at);
+}
+
+void onebit_run_scale_pixels(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->scale_pixels(rows.count * op->channels, (const uint8_t *)call->a[0] + at,
+                                  (float *)call->out + at);
+}
+
+void onebit_run_affine(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->affine(rows.count, op->channels, (const float *)call->a[0] + at, op->constant,
+                            op->constant2, (float *)call->out + at);
+}
+
+void onebit_run_relu(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->relu(rows.count * op->channels, (const float *)call->a[0] + at, (float *)call->out + at);
+}
+
+void onebit_run_prelu(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->prelu(rows.count, op->channels, (const float *)call->a[0] + at, op->constant,
+                           op->constant_count, (float *)call->out + at);
+}
+
+void onebit_run_clamp(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->hardtanh(rows.count * op->channels, (const float *)call->a[0] + at, op->low, op->high,
+                              (float *)call->out + at);
+}
+
+static const onebit_arithmetic arithmetic_of[] = {
+    [ONEBIT_COMBINE_ADD] = ONEBIT_ADD,
+    [ONEBIT_COMBINE_SUB] = ONEBIT_SUB,
+    [ONEBIT_COMBINE_MUL] = ONEBIT_MUL,
+    [ONEBIT_COMBINE_DIV] = ONEBIT_DIV,
+};
+
+void onebit_run_combine(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels, count = rows.count * op->channels;
+    if (count == 0)
+        return;
+    op->elementwise->arithmetic(
+        arithmetic_of[op->combination], count, (onebit_operand){(const float *)call->a[0] + at, count},
+        (onebit_operand){(const float *)call->a[1] + at, count}, (float *)call->out + at);
+}
+
+void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
+    size_t unit = op->channels % op->constant_count == 0 ? op->channels : op->rows * op->channels;
+    span units = share_of(call->samples * op->rows * op->channels / unit, call);
+    size_t at = units.begin * unit, count = units.count * unit;
+    if (count == 0)
+        return;
+    onebit_operand x = {(const float *)call->a[0] + at, count};
+    onebit_operand constant = {op->constant, op->constant_count};
+    op->elementwise->arithmetic(arithmetic_of[op->combination], count, op->constant_first ? constant : x,
+                                op->constant_first ? x : constant, (float *)call->out + at);
+}
+
+void onebit_run_repack(const plan_op *op, const op_call *call) {
+    span samples = share_of(call->samples, call);
+    const uint32_t *x = call->a[0];
+    uint32_t *out = call->out;
+    size_t from = op->rows * bit_words(op->channels), to = op->out_rows * bit_words(op->out_channels);
+    op->pack->repack(samples.count, op->rows, op->channels, x + samples.begin * from, op->out_rows,
+                     op->out_channels, out + samples.begin * to);
+}

@@ -1,0 +1,188 @@
+/* onebit: the public C API.
+ *
+ * A plan is built by calls, op by op, from typed values and constants; each call checks shapes, types,
+ * ranges and sizes, and copies (prepacks) the constants it is given. After onebit_plan_finish the plan is
+ * immutable, and any number of engines may share it. An engine owns the memory and the threads of a run;
+ * a run allocates nothing.
+ *
+ * Every function that can fail returns a status; anything but ONEBIT_OK leaves a sentence for this thread
+ * in onebit_last_error(). A failed call leaves the plan or engine as it was.
+ *
+ * A value belongs to one sample of the batch and has `rows` x `channels` elements. Values of type BITS are
+ * +1 or -1. Bit 1 means +1, channel c is bit c % 32 of little-endian 32-bit word c / 32, each row starts a
+ * new word, and padding bits are zero. Constants cross this interface packed so; samples cross it as int8,
+ * one +1 or -1 an element. */
+#ifndef ONEBIT_H
+#define ONEBIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ONEBIT_API __attribute__((visibility("default")))
+#else
+#define ONEBIT_API
+#endif
+
+/* Raised when a function here changes its meaning or its arguments. */
+#define ONEBIT_ABI 1
+
+typedef enum {
+    ONEBIT_OK = 0,
+    ONEBIT_ERROR_ARGUMENT = 1, /* a NULL, a type, a shape, a range */
+    ONEBIT_ERROR_ORDER = 2,    /* a right call at the wrong time, e.g. an op after onebit_plan_finish */
+    ONEBIT_ERROR_LIMIT = 3,    /* more than max_memory, or more than a size can count */
+    ONEBIT_ERROR_MEMORY = 4,   /* the system refused memory or a thread */
+    ONEBIT_ERROR_ISA = 5,      /* an instruction set that is unknown, or that this machine lacks */
+    ONEBIT_ERROR_INPUT = 6     /* a NaN in a float input, or a bits input that is neither +1 nor -1 */
+} onebit_status;
+
+typedef enum { ONEBIT_BITS = 0, ONEBIT_U8 = 1, ONEBIT_I32 = 2, ONEBIT_F32 = 3, ONEBIT_I8 = 4 } onebit_dtype;
+
+typedef struct onebit_plan onebit_plan;
+typedef struct onebit_engine onebit_engine;
+typedef int32_t onebit_value; /* a value of the plan that made it */
+
+ONEBIT_API int32_t onebit_abi(void);
+/* What went wrong in this thread's latest failed call; never NULL. */
+ONEBIT_API const char *onebit_last_error(void);
+/* The best instruction set of this machine: "generic", "avx2" or "avx512". Lower ones run too. */
+ONEBIT_API const char *onebit_detect_isa(void);
+
+/* ---- plans ---------------------------------------------------------------------------------------- */
+
+/* isa: a name, or NULL for the best. max_memory: the most bytes that the plan's constants and one engine's
+ * memory may take together. The caller owns one reference. */
+ONEBIT_API onebit_status onebit_plan_create(const char *isa, uint64_t max_memory, onebit_plan **plan);
+/* Gives back one reference; NULL is allowed. Engines hold their own. */
+ONEBIT_API void onebit_plan_release(onebit_plan *plan);
+
+ONEBIT_API onebit_status onebit_plan_input(onebit_plan *plan, onebit_dtype dtype, uint64_t rows,
+                                           uint64_t channels, onebit_value *value);
+/* Makes a value the next output. A value may be an output and an input of further ops. */
+ONEBIT_API onebit_status onebit_plan_output(onebit_plan *plan, onebit_value value);
+/* Lays out the memory. Then no more ops can be added and engines can be created. */
+ONEBIT_API onebit_status onebit_plan_finish(onebit_plan *plan);
+
+typedef enum {
+    ONEBIT_BINARY_GEMM = 0,     /* bits x bits weights: int32 */
+    ONEBIT_U8_GEMM = 1,         /* (multiplier * u8 + offset) x bits weights: int32 */
+    ONEBIT_F32_BINARY_GEMM = 2, /* f32 x bits weights: f32 */
+    ONEBIT_F32_GEMM = 3         /* f32 x f32 weights: f32 */
+} onebit_gemm_family;
+
+typedef enum {
+    ONEBIT_STORE_I32 = 0, /* the sum; integer families only */
+    ONEBIT_STORE_F32 = 1, /* fma((float)sum, scale[n], bias[n]) */
+    ONEBIT_STORE_BITS = 2 /* (sum >= threshold[n]) xor flip bit n; integer families only */
+} onebit_store;
+
+typedef struct {
+    int32_t family; /* onebit_gemm_family */
+    onebit_value input;
+    uint64_t n, k;              /* k must be the input's channels */
+    const void *weights;        /* [n] rows of ceil(k / 32) words, or of k floats */
+    uint64_t weights_bytes;     /* must be the size of just that */
+    int32_t multiplier, offset; /* U8_GEMM only */
+    int32_t store;              /* onebit_store */
+    const float *scale;         /* [n] */
+    const float *bias;          /* [n]; -0.0f adds nothing */
+    const int32_t *threshold;   /* [n] */
+    const uint32_t *flip;       /* [ceil(n / 32)] */
+} onebit_gemm;
+
+ONEBIT_API onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebit_value *value);
+
+/* f32 to bits: x >= 0. */
+ONEBIT_API onebit_status onebit_plan_sign(onebit_plan *plan, onebit_value x, onebit_value *value);
+/* i32 to bits: (x >= threshold[c]) xor flip bit c; both for `channels` channels. */
+ONEBIT_API onebit_status onebit_plan_threshold(onebit_plan *plan, onebit_value x, const int32_t *threshold,
+                                               const uint32_t *flip, uint64_t channels, onebit_value *value);
+/* bits, u8 or i32 to f32, rounded to nearest where it must be. */
+ONEBIT_API onebit_status onebit_plan_to_float(onebit_plan *plan, onebit_value x, onebit_value *value);
+/* u8 to f32: (2x - 255) / 256. */
+ONEBIT_API onebit_status onebit_plan_scale_pixels(onebit_plan *plan, onebit_value x, onebit_value *value);
+/* fma(x, scale[c], shift[c]), one rounding. */
+ONEBIT_API onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float *scale,
+                                            const float *shift, uint64_t channels, onebit_value *value);
+ONEBIT_API onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value);
+/* x >= 0 ? x : slope * x; one slope, or one a channel. */
+ONEBIT_API onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *slope,
+                                           uint64_t slopes, onebit_value *value);
+/* x clamped to low .. high; low <= high. */
+ONEBIT_API onebit_status onebit_plan_clamp(onebit_plan *plan, onebit_value x, float low, float high,
+                                           onebit_value *value);
+
+typedef enum {
+    ONEBIT_COMBINE_ADD = 0,
+    ONEBIT_COMBINE_SUB = 1,
+    ONEBIT_COMBINE_MUL = 2,
+    ONEBIT_COMBINE_DIV = 3
+} onebit_combination;
+
+/* f32, element by element; two values of one shape. */
+ONEBIT_API onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination op, onebit_value a,
+                                             onebit_value b, onebit_value *value);
+/* The same with a constant, on the right (x - c) or, where constant_first is not 0, on the left (c - x).
+ * Element i of a sample meets constant[i % count]; count divides rows * channels. */
+ONEBIT_API onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination op,
+                                                      onebit_value x, const float *constant, uint64_t count,
+                                                      int32_t constant_first, onebit_value *value);
+/* The same elements, in row-major order, in another shape. */
+ONEBIT_API onebit_status onebit_plan_reshape(onebit_plan *plan, onebit_value x, uint64_t rows,
+                                             uint64_t channels, onebit_value *value);
+
+typedef struct {
+    const char *variant; /* the kernel that runs, "<family>/<isa>"; lives as long as the plan */
+    uint64_t macs;       /* multiply-accumulates a sample; 0 where the op is no product */
+} onebit_op_info;
+
+/* Ops in the order of a run. A call that only renames memory adds no op. */
+ONEBIT_API uint64_t onebit_plan_ops(const onebit_plan *plan);
+ONEBIT_API onebit_status onebit_plan_op(const onebit_plan *plan, uint64_t index, onebit_op_info *info);
+
+/* ---- engines -------------------------------------------------------------------------------------- */
+
+/* threads: 1 .. 256, the caller's included. */
+ONEBIT_API onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine);
+/* Another engine of the same plan and as many threads, for use at the same time as the first. */
+ONEBIT_API onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone);
+/* NULL is allowed. No run may be in progress. */
+ONEBIT_API void onebit_engine_destroy(onebit_engine *engine);
+
+/* Runs a batch of any size, 0 included. inputs[i] and outputs[i]: [batch][rows][channels], C-contiguous and
+ * aligned as their element type is; outputs overlap nothing. op_seconds: NULL, or an array of
+ * onebit_plan_ops(plan) numbers to which the time of each op is added. Calls on one engine wait for each
+ * other. On an error the outputs hold anything. */
+ONEBIT_API onebit_status onebit_engine_run(onebit_engine *engine, uint64_t batch, const void *const *inputs,
+                                           void *const *outputs, double *op_seconds);
+
+typedef struct {
+    uint64_t weights;   /* prepacked weights of the plan: shared by clones */
+    uint64_t constants; /* its thresholds, scales and other constants: shared by clones */
+    uint64_t arena;     /* this engine's activations */
+    uint64_t scratch;   /* this engine's kernel scratch, all threads */
+    uint64_t chunk;     /* samples that a pass takes together */
+} onebit_memory;
+
+ONEBIT_API onebit_status onebit_engine_memory(const onebit_engine *engine, onebit_memory *memory);
+
+/* ---- kernels, directly ---------------------------------------------------------------------------- */
+
+/* out[m][n] = k - 2 * popcount(a[m] xor weights[n]); a: [m][ceil(k / 32)], weights: [n][ceil(k / 32)]
+ * words with zero padding bits. Packs the weights for the kernel on each call. */
+ONEBIT_API onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m, uint64_t n,
+                                              uint64_t k, const uint32_t *a, const uint32_t *weights,
+                                              int32_t *out);
+/* out[r]: bits x[r][c] >= 0, packed; x: [rows][channels]. A NaN is refused. */
+ONEBIT_API onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels, const float *x,
+                                          uint32_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
