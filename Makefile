@@ -6,52 +6,66 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PY_SOURCES := src tests benchmarks examples
-C_SOURCES := $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 2>/dev/null || find csrc -name '*.[ch]')
+C_SOURCES := $(shell find csrc -name '*.[ch]')
 
 .PHONY: demo test test-long test-c check format bench clean
 
-# `installed` is one stamp a set of extras; it depends on all C, because an edit of C needs a re-install (1-2 s).
-BUILD_INPUTS := pyproject.toml CMakeLists.txt constraints.txt $(C_SOURCES) $(wildcard csrc/kernels/*/*.inc)
+# Stamps: packages for the demo, packages for developing, and the compiled library, which an edit of C renews
+# (1-2 s). Packages come from pip's cache where it has them. For PyTorch without CUDA on a machine that has only the
+# ordinary index: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -name '*.inc')
+PACKAGES := pyproject.toml constraints.txt .ci/requirements.py
+BUILD_TOOLS := scikit-build-core cmake ninja
+DEV = $(VENV)/.dev-packages $(VENV)/.built
+DEV_TOOLS := pytest pytest-timeout hypothesis ruff mypy clang-format psutil
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onebit needs Python 3.11 or later, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python $(BUILD_INPUTS)
-	$(PIP) install -q -c constraints.txt -e '.[train]'
+$(VENV)/.demo-packages: $(BIN)/python $(PACKAGES)
+	$(BIN)/python .ci/requirements.py train > $(VENV)/demo.txt
+	$(PIP) install -q -c constraints.txt -r $(VENV)/demo.txt $(BUILD_TOOLS)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -q -c constraints.txt -e '.[all]' pytest pytest-timeout hypothesis ruff mypy clang-format cmake ninja psutil
+$(VENV)/.dev-packages: $(VENV)/.demo-packages
+	$(BIN)/python .ci/requirements.py all > $(VENV)/dev.txt
+	$(PIP) install -q -c constraints.txt -r $(VENV)/dev.txt $(DEV_TOOLS)
 	@touch $@
 
-demo: $(VENV)/.demo
+# cmake and ninja stand in the environment, which no shell needs to activate: hence PATH.
+$(VENV)/.built: $(VENV)/.demo-packages $(BUILD_INPUTS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.built
 	@$(BIN)/onebit demo
 
-test: $(VENV)/.dev test-c
+test: $(DEV) test-c
 	$(BIN)/python -m pytest -m 'not long'
 
-test-long: $(VENV)/.dev test-c
+test-long: $(DEV) test-c
 	$(BIN)/python -m pytest
 
 # The C tests, under AddressSanitizer and UndefinedBehaviorSanitizer.
-test-c: $(VENV)/.dev
+test-c: $(DEV)
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DONEBIT_TESTS=ON -DONEBIT_SANITIZE=ON > /dev/null
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
 
-check: $(VENV)/.dev
+check: $(DEV)
 	$(BIN)/ruff format --check $(PY_SOURCES)
 	$(BIN)/ruff check $(PY_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/python -m pytest -q tests/layering
 
-format: $(VENV)/.dev
+format: $(DEV)
 	$(BIN)/ruff format $(PY_SOURCES)
 	$(BIN)/ruff check --fix $(PY_SOURCES)
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: $(VENV)/.dev
+bench: $(DEV)
 	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DONEBIT_TESTS=ON > /dev/null
 	$(BIN)/cmake --build build/bench
 	$(BIN)/python benchmarks/run_all.py
