@@ -50,8 +50,13 @@ static void prepack(size_t n, size_t k, const void *weights, void *packed) {
     }
 }
 
-static size_t scratch_size(size_t m, size_t k) {
+static size_t tables_size(size_t m, size_t k) {
     return (m < ROWS ? m : ROWS) * steps_of(k) * TABLES * sizeof(__m512i);
+}
+
+/* scratch: the tables [row][listed step][4], then the list of steps. */
+static size_t scratch_size(size_t m, size_t k) {
+    return tables_size(m, k) + steps_of(k) * sizeof(uint32_t);
 }
 
 INLINE __m512i pair(const uint8_t *x) {
@@ -76,16 +81,34 @@ INLINE __m512i subset_sums(const uint8_t *x) {
     return _mm512_add_epi16(sum, _mm512_maddubs_epi16(_mm512_set1_epi16(x[4]), bit4));
 }
 
+INLINE __m128i step_inputs(size_t k, const uint8_t *x, size_t step) {
+    const size_t left = k - step * STEP;
+    return _mm_maskz_loadu_epi8(left < STEP ? (__mmask16)((1 << left) - 1) : 0xFFFF, x + step * STEP);
+}
+
+/* Lists the steps in which any row has an input other than 0: only these add to S. Images have many others.
+ */
+static size_t list_steps(size_t k, size_t rows, const uint8_t *x, size_t stride, uint32_t *list) {
+    size_t listed = 0;
+    for (size_t step = 0; step < steps_of(k); ++step) {
+        __m128i any = step_inputs(k, x, step);
+        for (size_t row = 1; row < rows; ++row)
+            any = _mm_or_si128(any, step_inputs(k, x + row * stride, step));
+        list[listed] = (uint32_t)step;
+        listed += !_mm_testz_si128(any, any);
+    }
+    return listed;
+}
+
 /* Writes the tables of one row and returns the sum of its inputs. Inputs beyond k count as 0. */
-static uint32_t build_tables(size_t k, const uint8_t *x, __m512i *tables) {
+static uint32_t build_tables(size_t k, const uint8_t *x, size_t listed, const uint32_t *list,
+                             __m512i *tables) {
     __m128i sum = _mm_setzero_si128();
-    for (size_t begin = 0; begin < k; begin += STEP, tables += TABLES) {
-        uint8_t last[STEP] = {0};
-        const uint8_t *from = x + begin;
-        if (k - begin < STEP)
-            from = memcpy(last, from, k - begin);
-        const __m128i inputs = _mm_loadu_si128((const __m128i *)from);
+    for (size_t i = 0; i < listed; ++i, tables += TABLES) {
+        uint8_t from[STEP];
+        const __m128i inputs = step_inputs(k, x, list[i]);
         sum = _mm_add_epi64(sum, _mm_sad_epu8(inputs, _mm_setzero_si128()));
+        _mm_storeu_si128((__m128i *)from, inputs);
         tables[0] = subset_sums(from);
         tables[1] = _mm512_add_epi16(tables[0], _mm512_set1_epi16(from[5]));
         tables[2] = subset_sums(from + 6);
@@ -94,42 +117,46 @@ static uint32_t build_tables(size_t k, const uint8_t *x, __m512i *tables) {
     return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
 }
 
-/* S of `rows` rows and `blocks` blocks, as 32-bit lanes: sums[row][block][columns 0..15, columns 16..31]. */
-INLINE void look_up(int rows, int blocks, size_t steps, const __m512i *tables, const __m512i *weights,
+/* The inputs of up to ROWS rows, ready to be looked up. */
+typedef struct {
+    size_t steps, listed;
+    const uint32_t *list;
+    const __m512i *tables;
+    uint32_t sums[ROWS];
+} inputs;
+
+/* Adds the listed steps [begin, end), at most WIDEN of them, to S of `rows` rows and `blocks` blocks:
+ * sums[row][block][columns 0..15, columns 16..31], 32-bit lanes. */
+INLINE void look_up(int rows, int blocks, const inputs *x, size_t begin, size_t end, const __m512i *weights,
                     __m512i (*sums)[BLOCKS][2]) {
-    const __m512i low_half = _mm512_set1_epi32(0xFFFF);
+    __m512i narrow[ROWS][BLOCKS];
     for (int row = 0; row < rows; ++row)
         for (int block = 0; block < blocks; ++block)
-            sums[row][block][0] = sums[row][block][1] = _mm512_setzero_si512();
-    for (size_t begin = 0; begin < steps; begin += WIDEN) {
-        const size_t end = steps - begin < WIDEN ? steps : begin + WIDEN;
-        __m512i narrow[ROWS][BLOCKS];
-        for (int row = 0; row < rows; ++row)
-            for (int block = 0; block < blocks; ++block)
-                narrow[row][block] = _mm512_setzero_si512();
-        for (size_t step = begin; step < end; ++step) {
+            narrow[row][block] = _mm512_setzero_si512();
+    for (size_t i = begin; i < end; ++i) {
+        const __m512i *step = weights + x->list[i];
 #pragma GCC unroll 8
-            for (int block = 0; block < blocks; ++block) {
-                const __m512i first = weights[block * steps + step];
-                const __m512i second = _mm512_srli_epi16(first, 6), third = _mm512_srli_epi16(first, 11);
-#pragma GCC unroll 4
-                for (int row = 0; row < rows; ++row) {
-                    const __m512i *table = tables + (row * steps + step) * TABLES;
-                    __m512i sum = _mm512_permutex2var_epi16(table[0], first, table[1]);
-                    sum = _mm512_add_epi16(sum, _mm512_permutexvar_epi16(second, table[2]));
-                    narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
-                    sum = _mm512_permutexvar_epi16(third, table[3]);
-                    narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
-                }
+        for (int block = 0; block < blocks; ++block) {
+            __m512i first = step[(size_t)block * x->steps];
+            __asm__("" : "+v"(first)); /* one load, not one for each of its uses */
+            const __m512i second = _mm512_srli_epi16(first, 6), third = _mm512_srli_epi16(first, 11);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; ++row) {
+                const __m512i *table = x->tables + ((size_t)row * x->listed + i) * TABLES;
+                __m512i sum = _mm512_permutex2var_epi16(table[0], first, table[1]);
+                sum = _mm512_add_epi16(sum, _mm512_permutexvar_epi16(second, table[2]));
+                narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
+                sum = _mm512_permutexvar_epi16(third, table[3]);
+                narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
             }
         }
-        for (int row = 0; row < rows; ++row)
-            for (int block = 0; block < blocks; ++block) {
-                __m512i *wide = sums[row][block];
-                wide[0] = _mm512_add_epi32(wide[0], _mm512_and_si512(narrow[row][block], low_half));
-                wide[1] = _mm512_add_epi32(wide[1], _mm512_srli_epi32(narrow[row][block], 16));
-            }
     }
+    for (int row = 0; row < rows; ++row)
+        for (int block = 0; block < blocks; ++block) {
+            __m512i *wide = sums[row][block], low_half = _mm512_set1_epi32(0xFFFF);
+            wide[0] = _mm512_add_epi32(wide[0], _mm512_and_si512(narrow[row][block], low_half));
+            wide[1] = _mm512_add_epi32(wide[1], _mm512_srli_epi32(narrow[row][block], 16));
+        }
 }
 
 /* Sixteen columns from n on, of which the mask has those that exist. Returns the compare for BITS. */
@@ -166,39 +193,45 @@ INLINE void store(const onebit_gemm_args *args, size_t m, size_t n, uint32_t sum
         ((uint32_t *)row)[n / BLOCK] = (word ^ args->epilogue->flip[n / BLOCK]) & mask;
 }
 
-/* `rows` rows from m on, over all columns of the call. */
-INLINE void run_rows(int rows, const onebit_gemm_args *args, size_t m, const uint32_t *row_sums) {
-    const size_t steps = steps_of(args->k);
+/* `blocks` blocks from column n on, of the `rows` rows from m on. */
+INLINE void run_tile(int rows, int blocks, const onebit_gemm_args *args, size_t m, size_t n,
+                     const inputs *x) {
     const __m512i *lanes = (const __m512i *)((const int32_t *)args->weights + blocks_of(args->n) * BLOCK);
+    const __m512i *weights = lanes + n / BLOCK * x->steps;
     __m512i sums[ROWS][BLOCKS][2];
-    for (size_t n = args->n_begin; n < args->n_end;) {
-        const __m512i *weights = lanes + n / BLOCK * steps;
-        int blocks = 1;
-        if (args->n_end - n > (BLOCKS - 1) * BLOCK) {
-            blocks = BLOCKS;
-            look_up(rows, BLOCKS, steps, args->scratch, weights, sums);
-        } else {
-            look_up(rows, 1, steps, args->scratch, weights, sums);
-        }
-        for (int block = 0; block < blocks; ++block, n += BLOCK)
-            for (int row = 0; row < rows; ++row)
-                store(args, m + (size_t)row, n, row_sums[row], sums[row][block]);
-    }
+    for (int row = 0; row < rows; ++row)
+        for (int block = 0; block < blocks; ++block)
+            sums[row][block][0] = sums[row][block][1] = _mm512_setzero_si512();
+    for (size_t begin = 0; begin < x->listed; begin += WIDEN)
+        look_up(rows, blocks, x, begin, x->listed - begin < WIDEN ? x->listed : begin + WIDEN, weights, sums);
+    for (int block = 0; block < blocks; ++block, n += BLOCK)
+        for (int row = 0; row < rows; ++row)
+            store(args, m + (size_t)row, n, x->sums[row], sums[row][block]);
+}
+
+INLINE void run_rows(int rows, const onebit_gemm_args *args, size_t m, const inputs *x) {
+    size_t n = args->n_begin;
+    for (; n < args->n_end && args->n_end - n > (BLOCKS - 1) * BLOCK; n += BLOCKS * BLOCK)
+        run_tile(rows, BLOCKS, args, m, n, x);
+    for (; n < args->n_end; n += BLOCK)
+        run_tile(rows, 1, args, m, n, x);
 }
 
 static void run(const onebit_gemm_args *args) {
-    const size_t steps = steps_of(args->k);
+    __m512i *tables = args->scratch;
+    uint32_t *list = (uint32_t *)((unsigned char *)args->scratch + tables_size(args->m, args->k));
     for (size_t m = 0; m < args->m; m += ROWS) {
         const size_t rows = args->m - m < ROWS ? args->m - m : ROWS;
-        uint32_t row_sums[ROWS];
-        for (size_t row = 0; row < rows; ++row) {
-            const uint8_t *x = (const uint8_t *)args->a + (m + row) * args->a_stride;
-            row_sums[row] = build_tables(args->k, x, (__m512i *)args->scratch + row * steps * TABLES);
-        }
+        const uint8_t *a = (const uint8_t *)args->a + m * args->a_stride;
+        inputs x = {.steps = steps_of(args->k), .list = list, .tables = tables};
+        x.listed = list_steps(args->k, rows, a, args->a_stride, list);
+        for (size_t row = 0; row < rows; ++row)
+            x.sums[row] = build_tables(args->k, a + row * args->a_stride, x.listed, list,
+                                       tables + row * x.listed * TABLES);
         if (rows == ROWS)
-            run_rows(ROWS, args, m, row_sums);
+            run_rows(ROWS, args, m, &x);
         else
-            run_rows(1, args, m, row_sums);
+            run_rows(1, args, m, &x);
     }
 }
 
