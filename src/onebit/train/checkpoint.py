@@ -1,0 +1,125 @@
+"""Checkpoints: everything that the rest of a training depends on, in one file.
+
+A run that is killed and resumed must end in the same bits as an undisturbed one (CPU, same thread count). So
+a checkpoint holds the model, the optimizer, torch's generators, the generator of the permutations as it stood
+at the start of the epoch, the position in the epoch, the sums behind the epoch's loss and accuracy, the best
+model so far, and the history. The learning rate is a function of the epoch and needs no state.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onebit.train.errors import CheckpointError
+from onebit.train.files import write_atomically
+
+FORMAT = 1
+FILE_NAME = "checkpoint.pt"
+
+
+@dataclass
+class Position:
+    """Where training stands: `epoch` epochs are finished and `step` steps of the next one."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0  # of training so far, over all sittings
+
+
+@dataclass
+class Best:
+    """The model of the best validation epoch so far (1-based), or of the latest where nothing is held out."""
+
+    epoch: int = 0
+    validation_error: float | None = None
+    model: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Checkpoint:
+    """One moment of a run; `recipe` is the resolved recipe's tree, `data` identifies the training images."""
+
+    recipe: dict[str, Any]
+    data: int
+    threads: int
+    device: str
+    torch_version: str
+    position: Position
+    best: Best
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    cpu_generator: torch.Tensor
+    cuda_generators: list[torch.Tensor]
+    order_generator: torch.Tensor
+    sums: torch.Tensor  # float64: sum of losses · images, right answers, images, of the epoch at hand
+    history: list[dict[str, Any]]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically. Only tensors and plain Python values are stored, so loading runs no code."""
+    # vars, not asdict, for the outermost level: asdict would deep-copy every tensor.
+    content = {**vars(checkpoint), "format": FORMAT, "position": asdict(checkpoint.position)}
+    content["best"] = vars(checkpoint.best)
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; all its tensors are on the CPU.
+
+    Raises `CheckpointError` if the file is damaged or of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != FORMAT:
+            raise CheckpointError(f"{path}: made by another version of onebit; start the run anew")
+        content["position"] = Position(**content["position"])
+        content["best"] = Best(**content["best"])
+        return Checkpoint(**content)
+    except CheckpointError:
+        raise
+    except (
+        OSError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, ValueError,
+        pickle.UnpicklingError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of onebit ({error})") from error
+
+
+def check_same_run(checkpoint: Checkpoint, recipe: dict[str, Any], data: int, threads: int | None) -> None:
+    """Refuse to go on with another recipe, other data or another thread count, naming what differs."""
+    differences = [
+        f"{key} was {old!r}, now {new!r}"
+        for key, old, new in _compare(checkpoint.recipe, recipe)
+        if key not in ("checkpoint_seconds", "summary", "source")
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the run was begun with another recipe: {'; '.join(differences)}."
+            " Resume it as it was, or begin a new run in another folder"
+        )
+    if checkpoint.data != data:
+        raise CheckpointError(
+            "the run was begun with other training images than those found now;"
+            " resume it with the same data, or begin a new run in another folder"
+        )
+    if threads is not None and threads != checkpoint.threads:
+        raise CheckpointError(
+            f"the run was begun with threads={checkpoint.threads}; with {threads} it would end in other bits;"
+            f" leave the thread count out, or give {checkpoint.threads}"
+        )
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _compare(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found

@@ -1,0 +1,92 @@
+"""A run folder: recipe, checkpoint, metrics, TensorBoard events, curves, result and model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from onebit import models
+from onebit.train import checkpoint as checkpoints
+from onebit.train.errors import TrainError
+from onebit.train.files import write_atomically, write_text_atomically
+from onebit.train.recipe import Recipe, load_recipe, recipe_toml
+
+RECIPE_NAME = "recipe.toml"
+MODEL_NAME = "model.pt"
+RESULT_NAME = "result.json"
+
+
+def default_run_dir(name: str, *, resume: bool) -> Path:
+    """runs/NAME, or the first free of runs/NAME-2, -3 …; to resume, the latest of them that exists."""
+    candidate, number = Path("runs") / name, 1
+    latest = candidate
+    while candidate.exists():
+        latest, number = candidate, number + 1
+        candidate = Path("runs") / f"{name}-{number}"
+    return latest if resume else candidate
+
+
+def open_run_dir(run_dir: Path, *, resume: bool) -> Path | None:
+    """Make the folder ready; the path of the checkpoint to go on from, None to begin at the beginning."""
+    found = run_dir / checkpoints.FILE_NAME
+    if not resume and (found.exists() or (run_dir / MODEL_NAME).exists()):
+        raise TrainError(
+            f"the folder {str(run_dir)!r} already holds a run: go on with it (--resume), or name another"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"cannot make the run folder {str(run_dir)!r}: {error}") from error
+    return found if found.exists() else None
+
+
+def write_recipe(run_dir: Path, recipe: Recipe) -> None:
+    """Keep the resolved recipe beside the run."""
+    write_text_atomically(run_dir / RECIPE_NAME, recipe_toml(recipe))
+
+
+def write_result(run_dir: Path, state: dict[str, torch.Tensor], result: dict[str, Any]) -> None:
+    """Write the best model and the run's numbers."""
+    write_atomically(run_dir / MODEL_NAME, lambda file: torch.save(state, file))
+    write_text_atomically(run_dir / RESULT_NAME, json.dumps(result, indent=2) + "\n")
+
+
+def run_recipe(run_dir: str | Path) -> Recipe:
+    """The resolved recipe of a run. Raises `TrainError` if the folder holds no run."""
+    path = Path(run_dir) / RECIPE_NAME
+    if not path.is_file():
+        raise TrainError(f"{str(run_dir)!r} is no run folder: it has no {RECIPE_NAME}")
+    return load_recipe(path)
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """A new model as the recipe describes it. Raises `TrainError` for options that the model refuses."""
+    try:
+        return models.create(recipe.model.name, **recipe.model.options)
+    except (TypeError, ValueError) as error:
+        raise TrainError(f"cannot make the model {recipe.model.name!r} of {recipe.name}: {error}") from error
+
+
+def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The best model of a run, in eval mode; of an unfinished run, the best so far.
+
+    Raises `TrainError` if the folder holds no run, or none that has finished an epoch.
+    """
+    run_dir = Path(run_dir)
+    model = build_model(run_recipe(run_dir))
+    if (run_dir / MODEL_NAME).exists():
+        state = torch.load(run_dir / MODEL_NAME, map_location="cpu", weights_only=True)
+    elif (run_dir / checkpoints.FILE_NAME).exists():
+        state = checkpoints.load(run_dir / checkpoints.FILE_NAME).best.model
+    else:
+        state = {}
+    if not state:
+        raise TrainError(
+            f"the run {str(run_dir)!r} has no model yet: it has not finished an epoch (try --resume)"
+        )
+    model.load_state_dict(state)
+    return model.to(device).eval()
