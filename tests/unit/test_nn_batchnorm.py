@@ -1,8 +1,8 @@
 """The BatchNorm line of the numerics contract, against PyTorch's eager kernel, float for float.
 
 α = γ·(1/sqrt(var + ε)), β′ = fma(-mean, α, β), y = fma(x, α, β′), everything in float32. NumPy has no fma:
-the float64 product of two float32 is exact, so rounding the float64 sum *to odd* and then to float32 rounds once
-(Boldo and Melquiond, 2008). Fractions check that emulation.
+the float64 product of two float32 is exact, so rounding the float64 sum *to odd* and then to float32 rounds
+once (Boldo and Melquiond, 2008). Fractions check that emulation.
 """
 
 from __future__ import annotations
