@@ -37,9 +37,7 @@ def verify(program: Program) -> None:
     _check_outputs(program, defined)
     extra = next((name for name in program.values if name not in defined), None)
     if extra is not None:
-        fail(
-            f"value {shorten(extra)}", "every typed value is an input or a node's output", "neither", "either"
-        )
+        fail(f"value {shorten(extra)}", "every typed value is used", "no input or output of this name", "one")
     unused = next((name for name in program.constants if name not in used), None)
     if unused is not None:
         fail(f"constant {shorten(unused)}", "every constant is used", "no node that uses it", "at least one")

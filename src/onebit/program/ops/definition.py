@@ -23,7 +23,7 @@ class Role(Enum):
 class AttrKind(Enum):
     """Types of attributes. A bool is never an int, a float is finite, a shape is a tuple of positive ints."""
 
-    INT = "an int"
+    INT = "an int of at most 64 bits"
     FLOAT = "a finite float"
     SHAPE = "a tuple of ints >= 1"
 
