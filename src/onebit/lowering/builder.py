@@ -13,7 +13,7 @@ from onebit.program.tensors import Array
 
 
 class Builder:
-    """Mutable counterpart of a Program. Names are provisional: the `name_values` pass makes the final ones."""
+    """Mutable counterpart of a Program. Names are provisional: `name_values` makes the final ones."""
 
     def __init__(self) -> None:
         self._inputs: list[str] = []
@@ -34,7 +34,7 @@ class Builder:
         return self._constants[name].type if name in self._constants else self._values[name]
 
     def node(self, op: str, *inputs: str, layer: str, attrs: Mapping[str, Attr] | None = None) -> str:
-        """Append a node and return the name of its output. Raises ProgramError if the op does not fit its inputs."""
+        """Append a node; returns the name of its output. ProgramError if the op does not fit its inputs."""
         attributes = dict(attrs or {})
         key = (op, inputs, tuple(sorted(attributes.items())))
         if key in self._made:

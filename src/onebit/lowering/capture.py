@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
 from onebit.lowering.captured import BatchSize, Call, Captured, Input, Origin, Ref, Result
 from onebit.lowering.errors import ConversionError, Problem
@@ -24,7 +23,7 @@ _ASSERTIONS = ("aten._assert_", "aten.sym_constrain_range", "aten._assert_tensor
 def capture(model: torch.nn.Module, example_inputs: tuple[Tensor, ...], name: str) -> Captured:
     """Export `model` (checked, in eval mode) with a free batch size and list its calls.
 
-    Raises ConversionError for what export cannot follow, and for outputs that are not a tensor or a flat tuple.
+    Raises ConversionError for what export cannot follow and for outputs other than a tensor or a flat tuple.
     """
     exported = export(model, example_inputs)
     return _Reader(model, exported, example_inputs).read(name)
@@ -50,7 +49,9 @@ class _Reader:
         outputs = tuple(
             self._alias.get(o, o) for o in self._exported.graph_signature.user_outputs if isinstance(o, str)
         )
-        return Captured(name, tuple(inputs), tuple(calls), outputs, constants, constant_names)
+        return Captured(
+            name, type(self._model).__name__, tuple(inputs), tuple(calls), outputs, constants, constant_names
+        )
 
     def _read_inputs(self) -> tuple[dict[str, Tensor], dict[str, str], list[Input]]:
         constants: dict[str, Tensor] = {}
@@ -74,24 +75,18 @@ class _Reader:
 
     def _check_signature(self) -> None:
         signature = self._exported.graph_signature
-        problems: list[Problem] = []
         kind = type(self._model).__name__
         for spec in signature.output_specs:
             if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-                problems.append(
-                    Problem("", kind, "", f"its forward writes to '{spec.target}', and a Program keeps no state",
-                            "do not assign to buffers or inputs in eval mode")
-                )  # fmt: skip
-        spec = self._exported.call_spec.out_spec
-        flat = spec is not None and all(child.is_leaf() for child in spec.children())
-        container = spec is not None and (spec.is_leaf() or (spec.type in (tuple, list) and flat))
+                why = f"its forward writes to '{spec.target}', and a Program keeps no state"
+                fix = "do not assign to buffers or inputs in eval mode"
+                raise ConversionError([Problem("", kind, "", why, fix)])
+        tree = self._exported.call_spec.out_spec
+        flat = tree is not None and all(child.is_leaf() for child in tree.children())
+        container = tree is not None and (tree.is_leaf() or (tree.type in (tuple, list) and flat))
         if not container or not all(isinstance(o, str) for o in signature.user_outputs):
-            problems.append(
-                Problem("", kind, "", "it returns something other than a tensor or a flat tuple of tensors",
-                        "return a tensor or a tuple of tensors")
-            )  # fmt: skip
-        if problems:
-            raise ConversionError(problems)
+            why = "it returns something other than a tensor or a flat tuple of tensors"
+            raise ConversionError([Problem("", kind, "", why, "return a tensor or a tuple of tensors")])
 
     def _skip(self, node: fx.Node) -> bool:
         if str(node.target).startswith(_ASSERTIONS):
@@ -165,8 +160,3 @@ def _source(trace: str) -> str:
         code = lines[i + 1].strip() if i + 1 < len(lines) else ""
         best = f"{file.name}:{number}: {code}"
     return best
-
-
-def flatten_examples(example_inputs: Any) -> tuple[Tensor, ...]:
-    """The tensors of a pytree of example inputs, in order."""
-    return tuple(pytree.tree_leaves(example_inputs))

@@ -36,7 +36,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Result:
-    """What a call returns: `sample` is the shape of one sample, or None where the batch is not the first axis."""
+    """What a call returns. `sample`: shape of one sample, None where the batch is not the first axis."""
 
     dtype: torch.dtype
     sample: tuple[int, ...] | None
@@ -76,6 +76,7 @@ class Captured:
     """A whole model. `constants` holds parameters, buffers and what `fold` computed from them."""
 
     name: str
+    kind: str  # class of the model
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[str, ...]

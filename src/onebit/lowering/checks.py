@@ -9,14 +9,12 @@ from torch import Tensor
 
 from onebit.lowering.errors import ConversionError, Problem
 
-_SHOWN = 3
-
 
 def check(model: Any, example_inputs: Any) -> tuple[Tensor, ...]:
     """The example inputs as a tuple of tensors; ConversionError with every problem otherwise."""
     if not isinstance(model, torch.nn.Module):
-        raise ConversionError([Problem("", type(model).__name__, "", f"it is {_described(model)}, not a torch.nn.Module",
-                                       "pass the model itself")])  # fmt: skip
+        why = f"it is {_described(model)}, not a torch.nn.Module"
+        raise ConversionError([Problem("", type(model).__name__, "", why, "pass the model itself")])
     problems = [*_check_mode(model), *_check_tensors(model)]
     inputs = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     problems += _check_inputs(model, inputs)
@@ -36,8 +34,8 @@ def _check_mode(model: torch.nn.Module) -> list[Problem]:
     if model.training:
         return [Problem("", type(model).__name__, "", "it is in training mode", "call model.eval() first")]
     path, module = training[0]
-    return [Problem(path, type(module).__name__, "", "it is in training mode while the model is in eval mode",
-                    "call model.eval(), which reaches every layer")]  # fmt: skip
+    why = "it is in training mode while the model is in eval mode"
+    return [Problem(path, type(module).__name__, "", why, "call model.eval(), which reaches every layer")]
 
 
 def _check_tensors(model: torch.nn.Module) -> list[Problem]:
@@ -65,18 +63,17 @@ def _check_tensors(model: torch.nn.Module) -> list[Problem]:
 
 def _check_inputs(model: torch.nn.Module, inputs: tuple[Any, ...] | list[Any]) -> list[Problem]:
     kind = type(model).__name__
-    problems = []
     if not inputs:
-        problems.append(Problem("", kind, "example inputs", "there are none",
-                                "pass one tensor an input, batch first, e.g. torch.zeros(1, 784)"))  # fmt: skip
+        fix = "pass one tensor an input, batch first, e.g. torch.zeros(1, 784)"
+        return [Problem("", kind, "example inputs", "there are none", fix)]
+    problems = []
     for position, x in enumerate(inputs):
         why_fix = _judge_input(x)
         if why_fix is not None:
             problems.append(Problem("", kind, f"example input {position}", *why_fix))
     if not problems and len({x.shape[0] for x in inputs}) > 1:
-        sizes = ", ".join(str(x.shape[0]) for x in inputs)
-        problems.append(Problem("", kind, "example inputs", f"their batch sizes differ: {sizes}",
-                                "use the same number of samples in each"))  # fmt: skip
+        why = f"their batch sizes differ: {', '.join(str(x.shape[0]) for x in inputs)}"
+        problems.append(Problem("", kind, "example inputs", why, "use the same number of samples in each"))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""convert(): from a trained PyTorch model to a Program, as small passes with a verified Program after each."""
+"""convert(): from a trained PyTorch model to a Program, by small passes, each verified."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from onebit.program import Program, verify
 
 
 def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = None) -> Program:
-    """The inference of `model` as a Program: packed bits, integer thresholds, and floats only where it needs them.
+    """The inference of `model` as a Program: bits, integer thresholds, and floats only where needed.
 
     model: in eval mode, float32, on the CPU.
     example_inputs: a tensor, or a tuple of tensors in the order of `model.forward`, batch first; float32 or
-        uint8. Only their shapes and dtypes matter: the sample shape becomes the Program's input shape, and any
-        batch size can be run later.
+        uint8. Only shapes and dtypes matter: the shape of one sample becomes the Program's input shape, and
+        any batch size can be run later.
     name: stored as the Program's metadata "name"; the model's class name if None.
 
     An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.

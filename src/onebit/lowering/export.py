@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import logging
 import traceback
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +18,6 @@ from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import ShapesCollection
 
 from onebit.lowering.errors import ConversionError, Problem
-
-_CONTROL_FLOW = ("data-dependent", "Eq(u0", "GuardOnDataDependent", "u0")
 
 
 def export(model: torch.nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
@@ -32,13 +32,13 @@ def export(model: torch.nn.Module, example_inputs: tuple[Tensor, ...]) -> Export
             model(*doubled)
     except Exception as error:
         raise ConversionError([_failed(model, error)]) from error
-    shapes = ShapesCollection()
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
     for x in doubled:
         shapes[x] = {0: Dim.DYNAMIC}
     try:
         with _quiet(), torch.no_grad():
-            exported = torch.export.export(model, doubled, strict=False, dynamic_shapes=shapes)
-            return exported.run_decompositions({})
+            exported = torch.export.export(model, doubled, strict=False, dynamic_shapes=cast(Any, shapes))
+            return cast(ExportedProgram, exported.run_decompositions({}))
     except Exception as error:
         raise ConversionError([_not_exported(model, error)]) from error
 
@@ -69,19 +69,20 @@ def _failed(model: torch.nn.Module, error: Exception) -> Problem:
 
 
 def _not_exported(model: torch.nn.Module, error: Exception) -> Problem:
-    layer, kind, place = _blame(model, error.__traceback__)
-    text = str(error)
-    if "data-dependent" in text or type(error).__name__ == "GuardOnDataDependentSymNode":
-        return Problem(layer, kind, place,
-                       "its forward takes a Python decision (if, while, int(), .item()) on the values in a tensor, "
-                       "and a Program has no branches",
-                       "compute both sides and choose by arithmetic, or move the decision out of the model")  # fmt: skip
-    if "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
-        return Problem(layer, kind, place,
-                       "it works for one batch size only; a Program takes any",
-                       "use x.shape[0] or -1 where a number stands for the batch size")  # fmt: skip
-    return Problem(layer, kind, place, f"torch.export cannot follow it ({type(error).__name__}: {_first_line(error)})",
-                   "write the layer with the operations that docs/numerics.md lists")  # fmt: skip
+    text, kind_of_error = str(error), type(error).__name__
+    if "data-dependent" in text or kind_of_error == "GuardOnDataDependentSymNode":
+        why = (
+            "its forward takes a Python decision (if, while, int(), .item()) on the values in a tensor, "
+            "and a Program has no branches"
+        )
+        fix = "decide by arithmetic on both outcomes, or move the decision out of the model"
+    elif "Constraints violated" in text or kind_of_error == "ConstraintViolationError":
+        why = "it works for one batch size only, and a Program takes any"
+        fix = "use x.shape[0] or -1 where a number stands for the batch size"
+    else:
+        why = f"torch.export cannot follow it ({kind_of_error}: {_first_line(error)})"
+        fix = "write this layer with the operations listed in docs/numerics.md"
+    return Problem(*_blame(model, error.__traceback__), why, fix)
 
 
 def _first_line(error: Exception) -> str:
@@ -98,7 +99,9 @@ def _blame(model: torch.nn.Module, trace: TracebackType | None) -> tuple[str, st
         owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if code.co_name == "forward" and id(owner) in paths:
             layer, kind = paths[id(owner)], type(owner).__name__
-            if "torch/nn/modules" not in code.co_filename.replace("\\", "/"):
-                summary = traceback.FrameSummary(code.co_filename, line, code.co_name)
-                place = f"{code.co_filename.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}: {summary.line or ''}"
-    return layer, kind, place.strip()
+            file = code.co_filename.replace("\\", "/")
+            if "/torch/nn/modules/" not in file:
+                place = (
+                    f"{file.rsplit('/', 1)[-1]}:{line}: {linecache.getline(code.co_filename, line).strip()}"
+                )
+    return layer, kind, place

@@ -1,7 +1,7 @@
 """Pass 2: whatever depends only on parameters and constants is computed now, by PyTorch itself.
 
 So sign(weight), the α of XNOR-Net, or a transposed weight become stored tensors, exactly as eager PyTorch
-computes them.
+computes them. Calls that no output needs are dropped.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ def fold(captured: Captured) -> Captured:
     names = dict(captured.constant_names)
     kept: list[Call] = []
     problems: list[Problem] = []
-    for call in captured.calls:
+    for call in _needed(captured):
         if torch.Tag.nondeterministic_seeded in getattr(call.function, "tags", ()):
             problems.append(_random(call))
-        elif _is_constant(call, constants):
-            value = _evaluate(call, constants)
-            constants[call.name] = value
-            sources = {names[r] for r in call.refs() if r in names}
-            if len(sources) == 1:
-                names[call.name] = sources.pop()
+        elif all(ref in constants for ref in call.refs()) and not _has_batch_size(call):
+            constants[call.name] = _evaluate(call, constants)
+            name = _inherited_name(call, constants, names)
+            if name:
+                names[call.name] = name
         else:
             kept.append(call)
     if problems:
@@ -39,18 +38,23 @@ def fold(captured: Captured) -> Captured:
     return replace(captured, calls=tuple(kept), constants=tensors, constant_names=names)
 
 
-def _is_constant(call: Call, constants: dict[str, Any]) -> bool:
-    batch: list[bool] = []
+def _needed(captured: Captured) -> list[Call]:
+    """The calls that some output depends on, in order."""
+    needed = set(captured.outputs)
+    kept: list[Call] = []
+    for call in reversed(captured.calls):
+        if call.name in needed:
+            needed.update(call.refs())
+            kept.append(call)
+    return kept[::-1]
 
-    def look(argument: Any) -> None:
-        if isinstance(argument, BatchSize):
-            batch.append(True)
-        elif isinstance(argument, (tuple, list)):
-            for item in argument:
-                look(item)
 
-    look((call.args, tuple(call.kwargs.values())))
-    return not batch and all(ref in constants for ref in call.refs())
+def _has_batch_size(argument: Any) -> bool:
+    if isinstance(argument, Call):
+        return _has_batch_size((argument.args, tuple(argument.kwargs.values())))
+    if isinstance(argument, (tuple, list)):
+        return any(_has_batch_size(item) for item in argument)
+    return isinstance(argument, BatchSize)
 
 
 @torch.no_grad()
@@ -59,6 +63,15 @@ def _evaluate(call: Call, constants: dict[str, Any]) -> Any:
     kwargs = {k: substitute(v, constants.__getitem__) for k, v in call.kwargs.items()}
     value = call.function(*args, **kwargs)
     return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def _inherited_name(call: Call, constants: dict[str, Any], names: dict[str, str]) -> str:
+    """A tensor made from one parameter, of as many elements, goes by that parameter's name."""
+    sources = [ref for ref in call.refs() if ref in names]
+    result = constants[call.name]
+    if len(sources) != 1 or not isinstance(result, Tensor):
+        return ""
+    return names[sources[0]] if result.numel() == constants[sources[0]].numel() else ""
 
 
 def _random(call: Call) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onebit.lowering.captured import Call
-from onebit.lowering.lower import Context, lowers
+from onebit.lowering.context import Context, lowers
 from onebit.lowering.values import Bytes, Floats, Known, Signs, Sums, Value
 
 

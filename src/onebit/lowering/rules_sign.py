@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from onebit.lowering.captured import Call
-from onebit.lowering.lower import Context, lowers
-from onebit.lowering.rules_arithmetic import arithmetic, as_value, is_scalar, pointwise
+from onebit.lowering.context import Context, lowers
+from onebit.lowering.pointwise import is_scalar, pointwise
+from onebit.lowering.rules_arithmetic import arithmetic
 from onebit.lowering.values import Bytes, Known, Signs, Value
 
 _PLUS_MINUS = torch.tensor([-1.0, 1.0])
@@ -19,7 +20,7 @@ def sign(context: Context, call: Call, x: Value) -> Value:
     """+1 where x >= 0, else −1."""
     if isinstance(x, Known):
         return Known(call.function(x.tensor))
-    if isinstance(x, Signs) and x.pair.dtype is torch.float32 and x.pair[0] < 0 <= x.pair[1]:
+    if isinstance(x, Signs) and x.pair.dtype is torch.float32 and bool(x.pair[0] < 0 <= x.pair[1]):
         return Signs(x.name, _PLUS_MINUS)
     return Signs(_sign_bits(context, context.floats(x)), _PLUS_MINUS)
 
@@ -38,44 +39,44 @@ def scale_pixels(context: Context, call: Call, x: Value) -> Value:
     return Bytes(x.name, call.function(x.table), context.node("scale_pixels", x.name))
 
 
-# x >= y is the sign bit of x − y, also for subnormal differences; x > y is the opposite of y >= x.
-_COMPARISONS = {"ge": (False, True), "le": (True, True), "lt": (False, False), "gt": (True, False)}
+# name: (are the sides swapped?, the bit of sign(left − right) for which the comparison holds).
+# x >= y exactly where x − y >= 0, also for subnormal differences; x > y is the opposite of y >= x.
+_COMPARISONS = {"ge": (False, True), "lt": (False, False), "le": (True, True), "gt": (True, False)}
 
 
 @lowers(*(f"aten.{name}.{kind}" for name in _COMPARISONS for kind in ("Scalar", "Tensor")))
 def compare(context: Context, call: Call, a: Any, b: Any) -> Value:
     """a >= b and its kin, as a pair of bools on the bit of a sign."""
-    done = pointwise(context, call, a, b)
+    done = pointwise(call, a, b)
     if done is not None:
         return done
-    swap, true_bit = _COMPARISONS[call.op.split(".")[1]]
-    left, right = (b, a) if swap else (a, b)
+    swapped, holds_at = _COMPARISONS[call.op.split(".")[1]]
+    left, right = (b, a) if swapped else (a, b)
     bits = _sign_bits(context, _difference(context, left, right))
-    return Signs(bits, torch.tensor([not true_bit, true_bit]))
+    return Signs(bits, torch.tensor([not holds_at, holds_at]))
 
 
 def _difference(context: Context, a: Any, b: Any) -> str:
     """An f32 value that is >= 0 exactly where a >= b."""
-    if is_scalar(b) and float(_number(b)) == 0.0:
+    if _is_zero(b):
         return context.floats(a)
-    if is_scalar(a) and float(_number(a)) == 0.0:
+    if _is_zero(a):
         return context.floats(arithmetic(context, "mul", b, -1.0))
     return context.floats(arithmetic(context, "sub", a, b))
 
 
-def _number(operand: Any) -> float:
-    value = as_value(operand)
-    return float(value.tensor) if isinstance(value, Known) else float("nan")
+def _is_zero(operand: Any) -> bool:
+    return is_scalar(operand) and bool((operand.tensor if isinstance(operand, Known) else operand) == 0)
 
 
 @lowers("aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther")
 def where(context: Context, call: Call, condition: Value, a: Any, b: Any) -> Value:
     """One of two numbers, by a comparison."""
-    done = pointwise(context, call, condition, a, b)
+    done = pointwise(call, condition, a, b)
     if done is None:
         context.refuse(
             "torch.where chooses between values, and a Program only chooses between two numbers",
-            "use it for signs, as in torch.where(x >= 0, 1.0, -1.0); for activations use ReLU, PReLU or clamp",
+            "use it for signs, as in torch.where(x >= 0, 1.0, -1.0), and ReLU, PReLU or clamp otherwise",
         )
     return done
 
@@ -83,7 +84,7 @@ def where(context: Context, call: Call, condition: Value, a: Any, b: Any) -> Val
 @lowers("aten.logical_not.default", "aten.bitwise_not.default")
 def negate(context: Context, call: Call, x: Value) -> Value:
     """The opposite of a comparison."""
-    done = pointwise(context, call, x)
+    done = pointwise(call, x)
     if done is None:
         context.refuse("a logical operation on numbers", "apply it to a comparison, as in ~(x >= 0)")
     return done
@@ -92,7 +93,9 @@ def negate(context: Context, call: Call, x: Value) -> Value:
 @lowers("aten._to_copy.default", "aten.to.dtype")
 def cast(context: Context, call: Call, x: Value, *args: Any, **kwargs: Any) -> Value:
     """A change of dtype: of a comparison, or from bytes to float32."""
-    dtype = call.result.dtype if call.result is not None else None
+    if call.result is None:
+        context.refuse("a cast to an unknown dtype", "compute in float32")
+    dtype = call.result.dtype
     if isinstance(x, Signs):
         return Signs(x.name, x.pair.to(dtype))
     if isinstance(x, Known):

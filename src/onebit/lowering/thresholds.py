@@ -127,7 +127,8 @@ def _range(program: Program, producers: dict[str, Node], name: str) -> tuple[int
     if node.op == "binary_gemm":
         return -k, k
     multiplier, offset = node.attrs["multiplier"], node.attrs["offset"]
-    assert isinstance(multiplier, int) and isinstance(offset, int)
+    assert isinstance(multiplier, int)
+    assert isinstance(offset, int)
     largest = k * max(abs(offset), abs(255 * multiplier + offset))
     return -largest, largest
 

@@ -54,7 +54,10 @@ class Signs:
 
 @dataclass(frozen=True)
 class Bytes:
-    """`name` is a u8 value; PyTorch sees table[byte]. `floats` is the same as an f32 value (None for raw bytes)."""
+    """`name` is a u8 value; PyTorch sees table[byte].
+
+    `floats` is what PyTorch sees, as an f32 value of the Program; None for raw bytes.
+    """
 
     name: str
     table: Tensor  # shape (256,); uint8 for raw bytes, else float32
@@ -81,7 +84,7 @@ def grid_of(table: Tensor) -> Grid | None:
     step, start = float(values[1] - values[0]), float(values[0])
     if step == 0.0 or not np.array_equal(start + step * np.arange(256), values):
         return None
-    unit = max(_lowest_bit(step), 0.0) if start == 0.0 else min(_lowest_bit(step), _lowest_bit(start))
+    unit = min(_lowest_bit(x) for x in (step, start) if x != 0.0)
     multiplier, offset = round(step / unit), round(start / unit)
     if multiplier * unit != step or offset * unit != start or 255 * abs(multiplier) + abs(offset) >= 2**24:
         return None
@@ -92,8 +95,3 @@ def _lowest_bit(x: float) -> float:
     """The weight of the lowest set bit of a float that is not 0."""
     numerator, denominator = abs(x).as_integer_ratio()
     return float(numerator & -numerator) / denominator
-
-
-def is_sign_matrix(tensor: Tensor) -> bool:
-    """Every element is −1 or +1."""
-    return bool(((tensor == 1) | (tensor == -1)).all())
