@@ -96,7 +96,7 @@ def float_zoo(k: int = 6, n: int = 4, seed: int = 0) -> Program:
         "wb": bits_constant(signs(rng, n, n)),
         "slope": constant(np.full(1, 0.25, np.float32)),
         "half": constant(np.float32(0.5)),
-        "row": constant(rng.normal(size=n).astype(np.float32) + 4),
+        "row": constant(rng.normal(size=n).astype(np.float32)),
     }
     nodes = (
         Node("reshape", ("image",), "flat", {"shape": (k,)}, "flatten"),

@@ -201,7 +201,7 @@ CASES: dict[str, tuple[Callable[[], Program], str]] = {
     "binary_gemm of 2^31 channels": (huge_k, "each size of a shape: found 2147483648"),
     "u8_gemm overflows int32": (
         lambda: u8_gemm(11013, multiplier=255, offset=129985),
-        r"accumulator: found K·\(255·\|multiplier\| \+ \|offset\|\) = 2147645130, expected at most 2147483647",
+        r"accumulator: found K·\(255·\|multiplier\| \+ \|offset\|\) = 2147645130, expected at most",
     ),
     "u8_gemm overflows int64": (
         lambda: u8_gemm(1, multiplier=2**62, offset=0),
