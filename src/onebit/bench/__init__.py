@@ -5,9 +5,12 @@ from __future__ import annotations
 from onebit.bench.contest import Contender, Result, contest
 from onebit.bench.float_network import FloatOp, NotComparable, float_network
 from onebit.bench.machine import describe_machine, package_versions
-from onebit.bench.packed import Report, bench_program
+from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
 
 __all__ = [
+    "ENGINE",
+    "PEERS",
+    "PYTORCH",
     "Contender",
     "FloatOp",
     "NotComparable",

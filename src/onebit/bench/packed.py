@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +15,8 @@ from onebit.bench.float_network import FloatOp, Floats, NotComparable, float_net
 from onebit.program import DType, Program
 
 ENGINE = "onebit"
+PYTORCH = "PyTorch float32"
+PEERS = ("torch", "onnx")
 _SEED = 20160209  # the inputs are random, and the same each time
 
 Outputs = npt.NDArray[Any]
@@ -49,9 +51,9 @@ def bench_program(
     threads: int = 1,
     rounds: int = 7,
     seconds: float = 0.05,
-    peers: bool = True,
+    peers: Collection[str] = PEERS,
 ) -> Report:
-    """Time `program` on this engine and, with `peers`, beside PyTorch and ONNX Runtime where they are installed.
+    """Time `program` on this engine and beside its peers ("torch", "onnx"), where they are installed.
 
     All see the same random inputs, the same batch and the same number of threads, in interleaved rounds.
     """
@@ -69,8 +71,10 @@ def bench_program(
             report.left_out["float peers"] = str(error)
         else:
             feed = [peer_input(program, array) for array in inputs]
-            _add_torch(report, program, ops, feed, calls, answers)
-            _add_onnx(report, program, ops, feed, calls, answers)
+            if "torch" in peers:
+                _add_torch(report, program, ops, feed, calls, answers)
+            if "onnx" in peers:
+                _add_onnx(report, program, ops, feed, calls, answers)
     report.disagreeing = {
         name: _disagreements(answers[ENGINE], answer) for name, answer in answers.items() if name != ENGINE
     }
@@ -105,7 +109,7 @@ def _add_torch(
     calls: dict[str, Callable[[], object]],
     answers: dict[str, Outputs],
 ) -> None:
-    name = "PyTorch float32"
+    name = PYTORCH
     try:
         import torch
     except ImportError:

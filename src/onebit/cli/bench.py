@@ -37,16 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, time at each batch size, print."""
     path = existing_file(args.file, what="a .onebit file", suffix=".onebit")
-    from onebit.bench import bench_program, describe_machine, package_versions
+    from onebit.bench import ENGINE, PEERS, bench_program, describe_machine, package_versions
     from onebit.program import load
 
     program = load(path)
     reports = []
     for batch in args.batch:
         report = bench_program(
-            program, batch=batch, threads=args.threads, rounds=args.rounds, peers=not args.no_peers
+            program, batch=batch, threads=args.threads, rounds=args.rounds, peers=() if args.no_peers else PEERS
         )
-        report.bytes_of["onebit"] = path.stat().st_size
+        report.bytes_of[ENGINE] = path.stat().st_size
         reports.append(report)
     machine, versions = describe_machine(), package_versions()
     if args.json:

@@ -1,0 +1,66 @@
+"""What `convert`, `eval` and `demo` share: a run's model, its Program, and both of them on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onebit.cli.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+
+    from onebit.program import Program
+    from onebit.runtime import Engine
+
+RECIPE = "recipe.toml"
+_BATCH = 1000  # images a call: enough to be fast, small beside the data set
+
+
+def existing_run(text: str) -> Path:
+    """The run folder `text`, or a UserError that names the nearest run beside it."""
+    folder = Path(text)
+    if (folder / RECIPE).is_file():
+        return folder
+    if folder.is_dir():
+        raise UserError(f"the folder {text!r} holds no run (no {RECIPE}); `onebit train` makes one")
+    if folder.is_file():
+        raise UserError(f"{text!r} is a file; a run is the folder that `onebit train` makes")
+    beside = [p.name for p in folder.parent.iterdir() if (p / RECIPE).is_file()] if folder.parent.is_dir() else []
+    near = get_close_matches(folder.name, beside, n=1)
+    hint = f"did you mean {str(folder.parent / near[0])!r}?" if near else "`onebit train RECIPE` makes one"
+    raise UserError(f"no run folder {text!r}; {hint}")
+
+
+def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
+    """A run's best model and its Program, which remembers the recipe and the data set by name."""
+    import torch
+
+    from onebit import lowering, models
+    from onebit.train import load_model, run_recipe
+
+    recipe = run_recipe(run)
+    model = load_model(run)
+    program = lowering.convert(model, torch.zeros_like(models.example_input(model)), name=recipe.name)
+    metadata = {**program.metadata, "recipe": recipe.name, "data": recipe.data.name}
+    return model, dataclasses.replace(program, metadata=metadata)
+
+
+def torch_scores(model: torch.nn.Module, images: torch.Tensor) -> npt.NDArray[Any]:
+    """The model's outputs, eager and in order."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [model(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        scores: npt.NDArray[Any] = torch.cat(parts).numpy()
+    return scores
+
+
+def packed_scores(engine: Engine, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The engine's outputs in order."""
+    import numpy as np
+
+    return np.concatenate([engine(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
