@@ -1,0 +1,20 @@
+"""Every published number, one script after the other, each alone on the machine: what `make bench` runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("binary_gemm.py", "mnist_mlp.py")
+
+
+def main() -> None:
+    """Stop at the first script that fails."""
+    for script in SCRIPTS:
+        print(f"==== {script}", flush=True)
+        subprocess.run([sys.executable, Path(__file__).with_name(script)], check=True)
+
+
+if __name__ == "__main__":
+    main()
