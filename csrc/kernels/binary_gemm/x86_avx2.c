@@ -1,0 +1,292 @@
+/* AVX2 has no popcount, but a byte shuffle is a table of 16 entries. For a nibble `a` of the activations the
+ * table T[a][i] = popcount(a xor i), looked up with a nibble of the weights, does the xor and the popcount of
+ * 4 bits at once: two instructions (vpshufb, vpaddb) for 128 multiply-accumulates. This is the table lookup
+ * of T-MAC (arXiv 2407.00088) with the roles exchanged: its tables hold sums of activations and are made anew
+ * for every row, ours are sixteen constants and it is the activation that chooses among them.
+ *
+ *   weights       [n/64][byte of k][64 channels], a byte holds two nibbles
+ *   activations   [tile of rows][byte of k][low, high][rows of the tile]: 16 * nibble, the offset of its
+ * table The tile is 6 rows x 64 channels: 12 byte accumulators, two vectors of nibbles, two temporaries.
+ *
+ * Ranges: a byte gains at most 8 a byte of k, 8 * BYTE_STEPS = 248 <= 255; it is then added to 16-bit sums,
+ * which are added to 32-bit totals after at most SUM_STEPS such additions, 248 * 256 = 63488 <= 65535; a
+ * total is at most k <= INT32_MAX. */
+#include "base/bits.h"
+#include "kernels/binary_gemm/binary_gemm.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum {
+    N_TILE = 64,
+    M_TILE = 6,
+    HALVES = N_TILE / 32,
+    BYTE_STEPS = 31,
+    SUM_STEPS = 256,
+    BLOCK_BYTES = 256 * 1024, /* activations of a block stay in the second-level cache */
+    STREAM_BYTES = 8 << 20    /* outputs larger than this bypass the caches */
+};
+
+#define BIT_COUNT(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
+#define TABLE(a)                                                                                             \
+    {BIT_COUNT((a) ^ 0),  BIT_COUNT((a) ^ 1),  BIT_COUNT((a) ^ 2),  BIT_COUNT((a) ^ 3),                      \
+     BIT_COUNT((a) ^ 4),  BIT_COUNT((a) ^ 5),  BIT_COUNT((a) ^ 6),  BIT_COUNT((a) ^ 7),                      \
+     BIT_COUNT((a) ^ 8),  BIT_COUNT((a) ^ 9),  BIT_COUNT((a) ^ 10), BIT_COUNT((a) ^ 11),                     \
+     BIT_COUNT((a) ^ 12), BIT_COUNT((a) ^ 13), BIT_COUNT((a) ^ 14), BIT_COUNT((a) ^ 15)}
+static const _Alignas(64) uint8_t tables[16][16] = {
+    TABLE(0), TABLE(1), TABLE(2),  TABLE(3),  TABLE(4),  TABLE(5),  TABLE(6),  TABLE(7),
+    TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
+
+#define ONES8 0x0F0F0F0F0F0F0F0F
+static const _Alignas(32) int64_t nibble_mask[4] = {ONES8, ONES8, ONES8, ONES8};
+
+typedef struct {
+    const onebit_gemm_args *args;
+    bool stream;
+} context;
+
+static size_t k_bytes(size_t k) {
+    return onebit_words(k) * sizeof(uint32_t);
+}
+
+static size_t packed_size(size_t n, size_t k) {
+    return (n + N_TILE - 1) / N_TILE * N_TILE * k_bytes(k);
+}
+
+static void prepack(size_t n, size_t k, const void *weights, void *packed) {
+    size_t bytes = k_bytes(k);
+    const uint8_t *rows = weights;
+    uint8_t *panel = packed;
+    for (size_t first = 0; first < n; first += N_TILE, panel += N_TILE * bytes)
+        for (size_t byte = 0; byte < bytes; ++byte)
+            for (size_t lane = 0; lane < N_TILE; ++lane)
+                panel[byte * N_TILE + lane] = first + lane < n ? rows[(first + lane) * bytes + byte] : 0;
+}
+
+/* Rows of activations a block: whole tiles, at least one. */
+static size_t block_rows(size_t k) {
+    size_t tiles = BLOCK_BYTES / (2 * k_bytes(k) * M_TILE + 1);
+    return (tiles ? tiles : 1) * M_TILE;
+}
+
+static size_t scratch_size(size_t m, size_t k) {
+    size_t rows = block_rows(k);
+    return (m < rows ? m : rows) * 2 * k_bytes(k);
+}
+
+/* count >= 32 columns from n on, of one row. */
+static inline void store32(const context *ctx, size_t n, const int32_t *different, char *out) {
+    const onebit_epilogue *epilogue = ctx->args->epilogue;
+    const __m256i k = _mm256_set1_epi32((int)ctx->args->k);
+    uint32_t below = 0;
+    for (size_t lane = 0; lane < 32; lane += 8) {
+        __m256i v = _mm256_load_si256((const __m256i *)(const void *)(different + lane));
+        v = _mm256_sub_epi32(k, _mm256_slli_epi32(v, 1));
+        if (epilogue->kind == ONEBIT_EPILOGUE_BITS) {
+            __m256i t = _mm256_loadu_si256((const __m256i *)(const void *)(epilogue->threshold + n + lane));
+            below |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(t, v))) << lane;
+            continue;
+        }
+        if (epilogue->kind == ONEBIT_EPILOGUE_F32)
+            v = _mm256_castps_si256(_mm256_fmadd_ps(_mm256_cvtepi32_ps(v),
+                                                    _mm256_loadu_ps(epilogue->scale + n + lane),
+                                                    _mm256_loadu_ps(epilogue->bias + n + lane)));
+        __m256i *to = (__m256i *)(void *)(out + (n + lane) * sizeof(int32_t));
+        if (ctx->stream)
+            _mm256_stream_si256(to, v);
+        else
+            _mm256_storeu_si256(to, v);
+    }
+    if (epilogue->kind == ONEBIT_EPILOGUE_BITS)
+        ((uint32_t *)out)[n / 32] = ~below ^ epilogue->flip[n / 32];
+}
+
+/* The last count < 32 columns of one row. */
+static void store_tail(const context *ctx, size_t n, size_t count, const int32_t *different, char *out) {
+    const onebit_epilogue *epilogue = ctx->args->epilogue;
+    uint32_t bits = 0;
+    for (size_t lane = 0; lane < count; ++lane) {
+        int32_t v = (int32_t)ctx->args->k - 2 * different[lane];
+        if (epilogue->kind == ONEBIT_EPILOGUE_I32)
+            ((int32_t *)out)[n + lane] = v;
+        else if (epilogue->kind == ONEBIT_EPILOGUE_F32)
+            ((float *)out)[n + lane] = fmaf((float)v, epilogue->scale[n + lane], epilogue->bias[n + lane]);
+        else
+            bits |= (uint32_t)(v >= epilogue->threshold[n + lane]) << lane;
+    }
+    if (epilogue->kind == ONEBIT_EPILOGUE_BITS)
+        ((uint32_t *)out)[n / 32] = (bits ^ epilogue->flip[n / 32]) & onebit_tail_mask(count);
+}
+
+/* 32 byte counts are added to 16-bit sums: those of the even channels, then those of the odd ones. */
+static inline void widen_bytes(__m256i bytes, __m256i *sums) {
+    sums[0] = _mm256_add_epi16(sums[0], _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF)));
+    sums[1] = _mm256_add_epi16(sums[1], _mm256_srli_epi16(bytes, 8));
+}
+
+static inline void add8(__m128i eight, int32_t *total) {
+    __m256i *to = (__m256i *)(void *)total;
+    _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), _mm256_cvtepu16_epi32(eight)));
+}
+
+/* 16-bit sums of 32 channels are added to totals in the order of the channels. */
+static inline void widen_sums(const __m256i *sums, int32_t *totals) {
+    __m256i first = _mm256_unpacklo_epi16(sums[0], sums[1]), second = _mm256_unpackhi_epi16(sums[0], sums[1]);
+    add8(_mm256_castsi256_si128(first), totals);
+    add8(_mm256_castsi256_si128(second), totals + 8);
+    add8(_mm256_extracti128_si256(first, 1), totals + 16);
+    add8(_mm256_extracti128_si256(second, 1), totals + 24);
+}
+
+/* Inline assembly keeps compilers from holding both nibbles of a vector at once, which spills. */
+static inline __m256i low_nibbles(const uint8_t *weights) {
+    __m256i nibbles;
+    __asm__("vmovdqa %1, %0\n\tvpand %2, %0, %0"
+            : "=x"(nibbles)
+            : "m"(*(const __m256i *)(const void *)weights), "m"(nibble_mask));
+    return nibbles;
+}
+
+static inline __m256i high_nibbles(const uint8_t *weights) {
+    __m256i nibbles;
+    __asm__("vmovdqa %1, %0\n\tvpsrlw $4, %0, %0\n\tvpand %2, %0, %0"
+            : "=x"(nibbles)
+            : "m"(*(const __m256i *)(const void *)weights), "m"(nibble_mask));
+    return nibbles;
+}
+
+/* counts += table[nibbles] for the 64 channels; offset chooses the table. */
+static inline void step(__m256i *counts0, __m256i *counts1, __m256i nibbles0, __m256i nibbles1,
+                        uint8_t offset) {
+    __m256i table, looked_up;
+    __asm__("vbroadcasti128 %6, %2\n\t"
+            "vpshufb %4, %2, %3\n\t"
+            "vpshufb %5, %2, %2\n\t"
+            "vpaddb %3, %0, %0\n\t"
+            "vpaddb %2, %1, %1"
+            : "+x"(*counts0), "+x"(*counts1), "=&x"(table), "=&x"(looked_up)
+            : "x"(nibbles0), "x"(nibbles1), "m"(*(const __m128i *)(const void *)(tables[0] + offset)));
+}
+
+/* Bytes of k from `weights` and `a` on, at most BYTE_STEPS, added to the 16-bit sums of the tile. */
+static inline __attribute__((always_inline)) void
+count_bytes(size_t rows, size_t bytes, const uint8_t *a, const uint8_t *weights, __m256i sums[][HALVES][2]) {
+    __m256i counts0[M_TILE], counts1[M_TILE];
+#pragma GCC unroll 6
+    for (size_t row = 0; row < rows; ++row)
+        counts0[row] = counts1[row] = _mm256_setzero_si256();
+    for (const uint8_t *end = weights + bytes * N_TILE; weights < end; weights += N_TILE, a += 2 * rows) {
+        __m256i nibbles0 = low_nibbles(weights), nibbles1 = low_nibbles(weights + 32);
+#pragma GCC unroll 6
+        for (size_t row = 0; row < rows; ++row)
+            step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[row]);
+        nibbles0 = high_nibbles(weights), nibbles1 = high_nibbles(weights + 32);
+#pragma GCC unroll 6
+        for (size_t row = 0; row < rows; ++row)
+            step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[rows + row]);
+    }
+#pragma GCC unroll 6
+    for (size_t row = 0; row < rows; ++row) {
+        widen_bytes(counts0[row], sums[row][0]);
+        widen_bytes(counts1[row], sums[row][1]);
+    }
+}
+
+/* `rows` (a constant once inlined) x 64 channels over all of K. */
+static inline __attribute__((always_inline)) void tile(const context *ctx, size_t rows, size_t m, size_t n,
+                                                       const uint8_t *a, const uint8_t *weights) {
+    _Alignas(32) int32_t totals[M_TILE][N_TILE];
+    __m256i sums[M_TILE][HALVES][2];
+    size_t left = k_bytes(ctx->args->k);
+    memset(totals, 0, rows * sizeof *totals);
+    while (left) {
+        memset(sums, 0, rows * sizeof *sums);
+        for (size_t steps = 0, bytes; left && steps < SUM_STEPS; ++steps, left -= bytes) {
+            bytes = left < BYTE_STEPS ? left : BYTE_STEPS;
+            count_bytes(rows, bytes, a, weights, sums);
+            a += 2 * rows * bytes;
+            weights += N_TILE * bytes;
+        }
+        for (size_t row = 0; row < rows; ++row)
+            for (size_t half = 0; half < HALVES; ++half)
+                widen_sums(sums[row][half], totals[row] + 32 * half);
+    }
+    for (size_t row = 0; row < rows; ++row) {
+        char *out = (char *)ctx->args->out + (m + row) * ctx->args->out_stride;
+        for (size_t half = 0; half < HALVES && n + 32 * half < ctx->args->n_end; ++half) {
+            size_t first = n + 32 * half, count = ctx->args->n_end - first;
+            if (count >= 32)
+                store32(ctx, first, totals[row] + 32 * half, out);
+            else
+                store_tail(ctx, first, count, totals[row] + 32 * half, out);
+        }
+    }
+}
+
+#define TILE_OF(rows)                                                                                        \
+    static __attribute__((noinline)) void tile##rows(const context *ctx, size_t m, size_t n,                 \
+                                                     const uint8_t *a, const uint8_t *weights) {             \
+        tile(ctx, rows, m, n, a, weights);                                                                   \
+    }
+TILE_OF(1)
+TILE_OF(2)
+TILE_OF(3)
+TILE_OF(4)
+TILE_OF(5)
+TILE_OF(6)
+
+typedef void tile_function(const context *, size_t m, size_t n, const uint8_t *a, const uint8_t *weights);
+static tile_function *const tiles[M_TILE + 1] = {NULL, tile1, tile2, tile3, tile4, tile5, tile6};
+
+/* Rows of the next tile: as even as possible, 7 rows are 4 and 3. */
+static inline size_t tile_rows(size_t rows_left) {
+    size_t tiles_left = (rows_left + M_TILE - 1) / M_TILE;
+    return (rows_left + tiles_left - 1) / tiles_left;
+}
+
+static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, uint8_t *to) {
+    size_t bytes = k_bytes(args->k);
+    const char *from = (const char *)args->a + first * args->a_stride;
+    for (size_t in_tile; rows; rows -= in_tile, to += 2 * in_tile * bytes, from += in_tile * args->a_stride) {
+        in_tile = tile_rows(rows);
+        for (size_t row = 0; row < in_tile; ++row) {
+            const uint8_t *a = (const uint8_t *)(from + row * args->a_stride);
+            for (size_t byte = 0; byte < bytes; ++byte) {
+                to[2 * byte * in_tile + row] = (uint8_t)(a[byte] << 4);
+                to[(2 * byte + 1) * in_tile + row] = a[byte] & 0xF0;
+            }
+        }
+    }
+}
+
+static void run(const onebit_gemm_args *args) {
+    size_t bytes = k_bytes(args->k), most = block_rows(args->k), n_total = args->n_end - args->n_begin;
+    context ctx = {args, args->m * n_total * sizeof(int32_t) > STREAM_BYTES &&
+                             ((uintptr_t)args->out | args->out_stride) % 32 == 0};
+    for (size_t first = 0, rows; first < args->m; first += rows) {
+        rows = args->m - first < most ? args->m - first : most;
+        pack_rows(args, first, rows, args->scratch);
+        for (size_t n = args->n_begin; n < args->n_end; n += N_TILE) {
+            const uint8_t *weights = (const uint8_t *)args->weights + n * bytes;
+            for (size_t m = 0, in_tile; m < rows; m += in_tile) {
+                in_tile = tile_rows(rows - m);
+                tiles[in_tile](&ctx, first + m, n, (const uint8_t *)args->scratch + 2 * m * bytes, weights);
+            }
+        }
+    }
+    if (ctx.stream)
+        _mm_sfence();
+}
+
+const onebit_gemm_variant onebit_binary_gemm_avx2 = {
+    .isa = ONEBIT_ISA_AVX2,
+    .name = "binary_gemm/avx2",
+    .m_tile = M_TILE,
+    .n_tile = N_TILE,
+    .packed_size = packed_size,
+    .prepack = prepack,
+    .scratch_size = scratch_size,
+    .run = run,
+};
