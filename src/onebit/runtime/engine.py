@@ -1,0 +1,282 @@
+"""Engine: a Program on the compiled kernels."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from ctypes import byref, c_double, c_void_p
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from onebit.program import DType, Program, TensorType, check_inputs, load, verify
+from onebit.runtime.builder import OpRecord, build_plan
+from onebit.runtime.errors import EngineError
+from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, choose_isa, library
+
+Array = npt.NDArray[Any]
+
+MAX_THREADS = 256
+DEFAULT_MAX_MEMORY = 4 * 2**30
+
+_FORMS: dict[DType, np.dtype[Any]] = {
+    DType.BITS: np.dtype(np.int8),  # +1 or -1, one byte each
+    DType.U8: np.dtype(np.uint8),
+    DType.I8: np.dtype(np.int8),
+    DType.I32: np.dtype(np.int32),
+    DType.F32: np.dtype(np.float32),
+}
+
+
+class OpProfile(NamedTuple):
+    """One op of a profiled run: layer, ops, kernel, seconds (median), and products of the batch."""
+
+    layer: str
+    op: str
+    variant: str
+    seconds: float
+    macs: int
+    gmacs: float  # 10^9 multiply-accumulates a second; 0 where the op is no product
+
+
+class Memory(NamedTuple):
+    """Bytes that an engine owns, and how many samples a pass takes. Clones share weights and constants."""
+
+    weights: int  # prepacked
+    constants: int  # thresholds, scales, biases
+    arena: int  # activations of one pass
+    scratch: int  # of the kernels, all threads
+    chunk: int  # samples a pass
+
+    @property
+    def total(self) -> int:
+        """All bytes together."""
+        return self.weights + self.constants + self.arena + self.scratch
+
+
+class _Port(NamedTuple):
+    """One input or output as a caller sees it."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Engine:
+    """Runs a Program on the compiled kernels; NumPy arrays in, NumPy arrays out, bit for bit as defined.
+
+    Args:
+        program: a Program, or the path of a `.onebit` file. It is verified; its constants are copied
+            (prepacked for the instruction set) and not kept alive.
+        threads: threads of one run, the caller's included (1 to 256). Results are the same for any number.
+        isa: "generic", "avx2" or "avx512"; None takes the environment variable ONEBIT_ISA, else the best.
+        max_memory: the most bytes the engine may own (default 4 GiB): a tiny program can ask for a huge
+            arena. Weights, constants, arena and scratch count.
+
+    Raises:
+        ProgramError: the program or the file is malformed.
+        EngineError: an instruction set this machine lacks, a wrong `threads`, more memory than allowed.
+
+    Calls on one engine wait for each other (the GIL is released meanwhile); `clone()` gives another engine
+    with the same weights for use at the same time. Close it, use it as a context manager, or let it go.
+    """
+
+    def __init__(
+        self,
+        program: Program | str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        isa: str | None = None,
+        max_memory: int | None = None,
+    ) -> None:
+        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+            raise EngineError(f"threads is {threads!r}; it must be an int from 1 to {MAX_THREADS}")
+        limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
+        if type(limit) is not int or not 0 < limit < 2**63:
+            raise EngineError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
+        lib = library()
+        chosen = choose_isa(isa)
+        if isinstance(program, Program):
+            verify(program)
+        else:
+            program = load(program)
+        plan, ops = build_plan(lib, program, chosen, limit)
+        try:
+            handle = c_void_p()
+            lib.call("onebit_engine_create", plan, threads, byref(handle))
+        finally:
+            lib.functions.onebit_plan_release(plan)
+        self._set_up(lib, handle, _signature(program), ops, chosen, threads)
+
+    def _set_up(
+        self,
+        lib: Library,
+        handle: c_void_p,
+        signature: Program,
+        ops: Sequence[OpRecord],
+        isa: str,
+        threads: int,
+    ) -> None:
+        self._library = lib
+        self._handle = handle
+        self._signature = signature
+        self._ops = tuple(ops)
+        self.isa = isa
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._function = lib.functions.onebit_engine_run
+        self._finalizer = weakref.finalize(self, lib.functions.onebit_engine_destroy, handle)
+        self._inputs = _ports(signature, signature.inputs)
+        self._outputs = _ports(signature, signature.outputs)
+        self._input_pointers = (c_void_p * len(self._inputs))()
+        self._output_pointers = (c_void_p * len(self._outputs))()
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Run a batch.
+
+        Args:
+            inputs: one array an input of the program, (batch, *shape) of exactly its dtype; int8 ±1 for
+                bits. Any batch size, 0 included. A non-contiguous array is copied.
+
+        Returns:
+            The output, (batch, *shape), or a tuple of them; bits come back as int8 ±1.
+
+        Raises:
+            ProgramError: a wrong number of inputs, dtype or shape, a NaN, or a bits input that is not ±1.
+            EngineError: the engine is closed, or the system refuses memory.
+        """
+        arrays = self._accept(inputs)
+        outputs = self._empty_outputs(len(arrays[0]))
+        self._run(arrays, outputs, None)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _accept(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """The inputs, ready for the library: a quick look, and a slow one for what is unusual."""
+        if len(inputs) != len(self._inputs):
+            return self._repair(inputs)
+        for x, port in zip(inputs, self._inputs, strict=True):
+            if type(x) is not np.ndarray or x.dtype != port.dtype or x.ndim == 0 or x.shape[1:] != port.shape:
+                return self._repair(inputs)
+            flags = x.flags
+            if not flags.c_contiguous or not flags.aligned or len(x) != len(inputs[0]):
+                return self._repair(inputs)
+        return inputs
+
+    def _repair(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        arrays = check_inputs(self._signature, inputs)
+        return [
+            np.require(x, port.dtype, ("C", "A", "E")) for x, port in zip(arrays, self._inputs, strict=True)
+        ]
+
+    def _empty_outputs(self, batch: int) -> list[Array]:
+        return [np.empty((batch, *port.shape), port.dtype) for port in self._outputs]
+
+    def _run(self, arrays: Sequence[Array], outputs: Sequence[Array], seconds: Any) -> None:
+        with self._lock:
+            if not self._finalizer.alive:
+                raise EngineError("this engine is closed")
+            # __array_interface__ is the quickest way to an address that also serves read-only arrays.
+            for i, array in enumerate(arrays):
+                self._input_pointers[i] = array.__array_interface__["data"][0]
+            for i, array in enumerate(outputs):
+                self._output_pointers[i] = array.__array_interface__["data"][0]
+            status = self._function(
+                self._handle, len(arrays[0]), self._input_pointers, self._output_pointers, seconds
+            )
+        if status != OK:
+            message = self._library.last_error()
+            if status == ERROR_INPUT:
+                check_inputs(self._signature, arrays)  # finds the element and says what to do
+            raise EngineError(message)
+
+    def profile(self, *inputs: Array, repeats: int = 10) -> list[OpProfile]:
+        """Run a batch `repeats` times and return the median time of each op, in the order of a run."""
+        if type(repeats) is not int or repeats < 1:
+            raise EngineError(f"repeats is {repeats!r}; it must be an int, 1 or more")
+        arrays = self._accept(inputs)
+        batch = len(arrays[0])
+        outputs = self._empty_outputs(batch)
+        runs = []
+        for _ in range(repeats):
+            seconds = (c_double * max(len(self._ops), 1))()
+            self._run(arrays, outputs, seconds)
+            runs.append(list(seconds))
+        times = [median(run[index] for run in runs) for index in range(len(self._ops))]
+        return [
+            OpProfile(
+                op.layer,
+                op.op,
+                op.variant,
+                time,
+                op.macs * batch,
+                op.macs * batch / time * 1e-9 if time > 0 else 0.0,
+            )
+            for op, time in zip(self._ops, times, strict=True)
+        ]
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """Op, e.g. "binary_gemm" or "sign" → the kernel that runs it, e.g. "binary_gemm/avx512"."""
+        return {op.op.split("+")[0]: op.variant for op in self._ops}
+
+    @property
+    def memory(self) -> Memory:
+        """What the engine owns, by its own count."""
+        info = MemoryInfo()
+        with self._lock:
+            if not self._finalizer.alive:
+                raise EngineError("this engine is closed")
+            self._library.call("onebit_engine_memory", self._handle, byref(info))
+        return Memory(*(getattr(info, field) for field in Memory._fields))
+
+    @property
+    def input_types(self) -> dict[str, TensorType]:
+        """Name and type of each input, in order; the shape is that of one sample."""
+        return {name: self._signature.values[name] for name in self._signature.inputs}
+
+    @property
+    def output_types(self) -> dict[str, TensorType]:
+        """Name and type of each output, in order; the shape is that of one sample."""
+        return {name: self._signature.values[name] for name in self._signature.outputs}
+
+    def clone(self) -> Engine:
+        """Another engine that shares the weights and has its own arena and threads, for concurrent calls."""
+        handle = c_void_p()
+        with self._lock:
+            if not self._finalizer.alive:
+                raise EngineError("this engine is closed")
+            self._library.call("onebit_engine_clone", self._handle, byref(handle))
+        copy = Engine.__new__(Engine)
+        copy._set_up(self._library, handle, self._signature, self._ops, self.isa, self.threads)
+        return copy
+
+    def close(self) -> None:
+        """Give back memory and threads, once a call in progress has ended. A second close does nothing."""
+        with self._lock:
+            self._finalizer()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {type_}" for name, type_ in self.input_types.items())
+        outputs = ", ".join(f"{name} {type_}" for name, type_ in self.output_types.items())
+        return f"<onebit.Engine {inputs} → {outputs}; {self.isa}, {self.threads} threads>"
+
+
+def _signature(program: Program) -> Program:
+    """The program's inputs and outputs without its nodes and constants, which the engine must not keep."""
+    names = {*program.inputs, *program.outputs}
+    values = {name: type_ for name, type_ in program.values.items() if name in names}
+    return Program(program.inputs, program.outputs, (), {}, values)
+
+
+def _ports(signature: Program, names: Sequence[str]) -> tuple[_Port, ...]:
+    types = (signature.values[name] for name in names)
+    return tuple(_Port(_FORMS[type_.dtype], type_.shape) for type_ in types)

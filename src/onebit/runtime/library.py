@@ -1,0 +1,171 @@
+"""The compiled library: finding it, its C declarations (csrc/include/onebit.h), and its errors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_uint32, c_uint64, c_void_p
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from onebit.runtime.errors import EngineError
+
+ABI = 1  # ONEBIT_ABI of the header that this file declares
+ISA_VARIABLE = "ONEBIT_ISA"
+ISAS = ("generic", "avx2", "avx512")  # from the lowest up
+_NAMES = ("libonebit.so", "libonebit.dylib", "onebit.dll")
+
+OK = 0
+ERROR_INPUT = 6
+
+
+class Gemm(ctypes.Structure):
+    """onebit_gemm."""
+
+    _fields_ = (
+        ("family", c_int32),
+        ("input", c_int32),
+        ("n", c_uint64),
+        ("k", c_uint64),
+        ("weights", c_void_p),
+        ("weights_bytes", c_uint64),
+        ("multiplier", c_int32),
+        ("offset", c_int32),
+        ("store", c_int32),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("threshold", c_void_p),
+        ("flip", c_void_p),
+    )
+
+
+class OpInfo(ctypes.Structure):
+    """onebit_op_info."""
+
+    _fields_ = (("variant", c_char_p), ("macs", c_uint64))
+
+
+class MemoryInfo(ctypes.Structure):
+    """onebit_memory."""
+
+    _fields_ = tuple((name, c_uint64) for name in ("weights", "constants", "arena", "scratch", "chunk"))
+
+
+_PLAN, _VALUE = c_void_p, c_int32
+_VALUE_OUT = POINTER(c_int32)
+_STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
+    "onebit_plan_create": (c_char_p, c_uint64, POINTER(c_void_p)),
+    "onebit_plan_input": (_PLAN, c_int, c_uint64, c_uint64, _VALUE_OUT),
+    "onebit_plan_output": (_PLAN, _VALUE),
+    "onebit_plan_finish": (_PLAN,),
+    "onebit_plan_gemm": (_PLAN, POINTER(Gemm), _VALUE_OUT),
+    "onebit_plan_sign": (_PLAN, _VALUE, _VALUE_OUT),
+    "onebit_plan_threshold": (_PLAN, _VALUE, c_void_p, c_void_p, c_uint64, _VALUE_OUT),
+    "onebit_plan_to_float": (_PLAN, _VALUE, _VALUE_OUT),
+    "onebit_plan_scale_pixels": (_PLAN, _VALUE, _VALUE_OUT),
+    "onebit_plan_affine": (_PLAN, _VALUE, c_void_p, c_void_p, c_uint64, _VALUE_OUT),
+    "onebit_plan_relu": (_PLAN, _VALUE, _VALUE_OUT),
+    "onebit_plan_prelu": (_PLAN, _VALUE, c_void_p, c_uint64, _VALUE_OUT),
+    "onebit_plan_clamp": (_PLAN, _VALUE, c_float, c_float, _VALUE_OUT),
+    "onebit_plan_combine": (_PLAN, c_int, _VALUE, _VALUE, _VALUE_OUT),
+    "onebit_plan_combine_constant": (_PLAN, c_int, _VALUE, c_void_p, c_uint64, c_int32, _VALUE_OUT),
+    "onebit_plan_reshape": (_PLAN, _VALUE, c_uint64, c_uint64, _VALUE_OUT),
+    "onebit_plan_op": (_PLAN, c_uint64, POINTER(OpInfo)),
+    "onebit_engine_create": (_PLAN, c_uint32, POINTER(c_void_p)),
+    "onebit_engine_clone": (c_void_p, POINTER(c_void_p)),
+    "onebit_engine_memory": (c_void_p, POINTER(MemoryInfo)),
+    "onebit_engine_run": (c_void_p, c_uint64, POINTER(c_void_p), POINTER(c_void_p), POINTER(c_double)),
+    "onebit_binary_matmul": (c_char_p, c_uint32, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p, c_void_p),
+    "onebit_pack_sign": (c_char_p, c_uint64, c_uint64, c_void_p, c_void_p),
+}
+
+
+class Library:
+    """The loaded library. `call` turns a status into an EngineError; the functions stand in `functions`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self.functions = ctypes.CDLL(path)
+        except OSError as error:
+            raise EngineError(f"the compiled library {path} does not load: {error}") from error
+        self._declare()
+        found = self.functions.onebit_abi()
+        if found != ABI:
+            raise EngineError(
+                f"the compiled library {path} has interface {found}, this package needs {ABI}: "
+                "install the package again (pip install .)"
+            )
+
+    def _declare(self) -> None:
+        try:
+            for name, arguments in _STATUS_FUNCTIONS.items():
+                function = getattr(self.functions, name)
+                function.restype = c_int
+                function.argtypes = arguments
+            self.functions.onebit_abi.restype = c_int32
+            for name in ("onebit_last_error", "onebit_detect_isa"):
+                getattr(self.functions, name).restype = c_char_p
+            self.functions.onebit_plan_release.argtypes = (c_void_p,)
+            self.functions.onebit_plan_release.restype = None
+            self.functions.onebit_engine_destroy.argtypes = (c_void_p,)
+            self.functions.onebit_engine_destroy.restype = None
+            self.functions.onebit_plan_ops.argtypes = (c_void_p,)
+            self.functions.onebit_plan_ops.restype = c_uint64
+        except AttributeError as error:
+            raise EngineError(
+                f"the compiled library {self.path} is of another version ({error}): "
+                "install the package again (pip install .)"
+            ) from error
+
+    @property
+    def isa_detected(self) -> str:
+        """The best instruction set of this machine: "generic", "avx2" or "avx512"."""
+        return str(self.functions.onebit_detect_isa().decode())
+
+    def last_error(self) -> str:
+        """The sentence that this thread's latest failed call left."""
+        return str(self.functions.onebit_last_error().decode(errors="replace"))
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function that returns a status; raise EngineError with its message if it failed."""
+        if getattr(self.functions, name)(*arguments) != OK:
+            raise EngineError(self.last_error())
+
+
+@cache
+def library() -> Library:
+    """The compiled library, loaded once. Raises EngineError if it is missing or of another version."""
+    package = resources.files("onebit.runtime")
+    for name in _NAMES:
+        path = package.joinpath(name)
+        if path.is_file():
+            return Library(str(path))
+    raise EngineError(
+        f"the compiled library ({_NAMES[0]}) is missing from {package}: the package was not built; "
+        "install it with `pip install .` (a C compiler is needed)"
+    )
+
+
+def available_isas() -> tuple[str, ...]:
+    """The instruction sets that this machine can run, the best last."""
+    return ISAS[: ISAS.index(library().isa_detected) + 1]
+
+
+def choose_isa(isa: str | None = None) -> str:
+    """The instruction set to use: `isa`, else the environment variable ONEBIT_ISA, else the best.
+
+    Raises EngineError for a name that is unknown, or that this machine cannot run.
+    """
+    source, name = "isa", isa
+    if name is None:
+        source, name = ISA_VARIABLE, os.environ.get(ISA_VARIABLE) or None
+    available = available_isas()
+    if name is None:
+        return available[-1]
+    if name not in available:
+        why = "this machine does not have it" if name in ISAS else "there is no such instruction set"
+        raise EngineError(f"{source} is {name!r}: {why}; this machine has {', '.join(available)}")
+    return name
