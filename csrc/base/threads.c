@@ -4,11 +4,12 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 /* A waiting thread first spins, because the next op of a network follows within microseconds, then gives
  * its processor to others, and at last sleeps. */
-enum { SPINS = 4000, YIELDS = 16 };
+enum { SPINS = 4000, YIELDS = 16, SHARE_BITS = 16 };
 
 struct onebit_pool {
     unsigned threads;
@@ -16,19 +17,14 @@ struct onebit_pool {
     pthread_t *handles;  /* [threads - 1] */
     onebit_task task;
     void *context;
-    _Atomic unsigned long ticket;  /* number of the newest task */
-    _Atomic unsigned long pending; /* workers still at it */
+    _Atomic uint64_t board;   /* number of the newest task << SHARE_BITS | its next unclaimed share */
+    _Atomic unsigned pending; /* shares not yet done */
     _Atomic int stop;
     _Atomic unsigned sleepers; /* workers asleep or about to be */
     _Atomic int caller_sleeps;
     pthread_mutex_t mutex;
     pthread_cond_t wake, done;
 };
-
-typedef struct {
-    onebit_pool *pool;
-    unsigned index;
-} worker_start;
 
 static _Atomic unsigned fork_count;
 
@@ -48,11 +44,15 @@ static void relax(void) {
 #endif
 }
 
-/* The sleeper counts itself under the mutex before it looks again, and the caller raises the ticket before
- * it looks for sleepers (all sequentially consistent): one of the two always sees the other. */
-static void await_ticket(onebit_pool *pool, unsigned long seen) {
+static uint64_t newest(const onebit_pool *pool) {
+    return atomic_load_explicit(&pool->board, memory_order_acquire) >> SHARE_BITS;
+}
+
+/* The sleeper counts itself under the mutex before it looks again, and the caller posts the task before it
+ * looks for sleepers (all sequentially consistent): one of the two always sees the other. */
+static void await_task(onebit_pool *pool, uint64_t seen) {
     for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
-        if (atomic_load_explicit(&pool->ticket, memory_order_acquire) != seen)
+        if (newest(pool) != seen)
             return;
         if (spin < SPINS)
             relax();
@@ -61,13 +61,13 @@ static void await_ticket(onebit_pool *pool, unsigned long seen) {
     }
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->ticket) == seen)
+    while (atomic_load(&pool->board) >> SHARE_BITS == seen)
         pthread_cond_wait(&pool->wake, &pool->mutex);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void await_workers(onebit_pool *pool) {
+static void await_shares(onebit_pool *pool) {
     for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
         if (atomic_load_explicit(&pool->pending, memory_order_acquire) == 0)
             return;
@@ -84,35 +84,53 @@ static void await_workers(onebit_pool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void *work(void *argument) {
-    worker_start start = *(worker_start *)argument;
-    free(argument);
-    onebit_pool *pool = start.pool;
-    for (unsigned long seen = 0;; ++seen) {
-        await_ticket(pool, seen);
-        if (atomic_load(&pool->stop))
-            return NULL;
-        pool->task(pool->context, start.index, pool->threads);
+/* Claims and runs shares of one task until none is left. Whoever comes first takes a share, the caller too:
+ * on a busy machine nobody waits for a thread that the system has not woken yet. A claim succeeds for the
+ * newest task only, and that task stands until its last share is done, so a late worker touches nothing. */
+static void run_shares(onebit_pool *pool, uint64_t number) {
+    uint64_t board = atomic_load(&pool->board);
+    for (;;) {
+        unsigned share = (unsigned)(board & ((1u << SHARE_BITS) - 1));
+        if (board >> SHARE_BITS != number || share >= pool->threads)
+            return;
+        if (!atomic_compare_exchange_weak(&pool->board, &board, board + 1))
+            continue;
+        pool->task(pool->context, share, pool->threads);
         if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
             pthread_mutex_lock(&pool->mutex);
             pthread_cond_signal(&pool->done);
             pthread_mutex_unlock(&pool->mutex);
         }
+        board = atomic_load(&pool->board);
     }
 }
 
-static void issue_ticket(onebit_pool *pool) {
-    atomic_fetch_add(&pool->ticket, 1);
+static void *work(void *argument) {
+    onebit_pool *pool = argument;
+    for (uint64_t seen = 0;;) {
+        await_task(pool, seen);
+        seen = newest(pool); /* before the look at stop: the post that follows a stop is no task */
+        if (atomic_load(&pool->stop))
+            return NULL;
+        run_shares(pool, seen);
+    }
+}
+
+/* Posts the next task, all of whose shares are free, and wakes who sleeps; returns its number. */
+static uint64_t post(onebit_pool *pool) {
+    uint64_t number = newest(pool) + 1;
+    atomic_store(&pool->board, number << SHARE_BITS);
     if (atomic_load(&pool->sleepers) == 0)
-        return;
+        return number;
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
+    return number;
 }
 
 /* Starts threads from a clean state; returns how many run. Signals stay with the caller's own threads. */
 static unsigned start_workers(onebit_pool *pool) {
-    atomic_init(&pool->ticket, 0);
+    atomic_init(&pool->board, 0);
     atomic_init(&pool->pending, 0);
     atomic_init(&pool->stop, 0);
     atomic_init(&pool->sleepers, 0);
@@ -125,23 +143,15 @@ static unsigned start_workers(onebit_pool *pool) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     unsigned started = 0;
-    for (; started + 1 < pool->threads; ++started) {
-        worker_start *start = malloc(sizeof *start);
-        if (!start)
-            break;
-        *start = (worker_start){pool, started + 1};
-        if (pthread_create(&pool->handles[started], NULL, work, start) != 0) {
-            free(start);
-            break;
-        }
-    }
+    while (started + 1 < pool->threads && pthread_create(&pool->handles[started], NULL, work, pool) == 0)
+        ++started;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
 
 static void stop_workers(onebit_pool *pool, unsigned started) {
     atomic_store(&pool->stop, 1);
-    issue_ticket(pool);
+    post(pool);
     for (unsigned i = 0; i < started; ++i)
         pthread_join(pool->handles[i], NULL);
     pthread_mutex_destroy(&pool->mutex);
@@ -208,10 +218,9 @@ void onebit_pool_run(onebit_pool *pool, onebit_task task, void *context) {
     }
     pool->task = task;
     pool->context = context;
-    atomic_store(&pool->pending, pool->threads - 1);
-    issue_ticket(pool);
-    task(context, 0, pool->threads);
-    await_workers(pool);
+    atomic_store(&pool->pending, pool->threads);
+    run_shares(pool, post(pool));
+    await_shares(pool);
 }
 
 struct onebit_lock {
