@@ -39,8 +39,10 @@ def load(path: str | os.PathLike[str]) -> Program:
     """
     target = Path(path)
     try:
-        if not stat.S_ISREG(target.stat().st_mode):
-            raise ProgramError("file: kind: found something else, expected a regular file")
+        mode = target.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise ProgramError(f"file: kind: found {kind}, expected a regular file")
         with target.open("rb") as file:
             program = _read(file)
         verify(program)
