@@ -1,9 +1,9 @@
 """The same network in float32, read off a Program: what a user without this engine would run.
 
-Everything that helps a float engine is done for it: threshold and BatchNorm are folded into the weights and the
-bias of the matrix product before them, so a hidden layer is one product and one sign; and the input comes as
-float32 (raw byte values for a u8 input), converted outside the timing. Weights are real float32 ±1 (±2 in a
-first layer that takes bytes). Results equal the packed network's, up to float32 rounding.
+Everything that helps a float engine is done for it: threshold and BatchNorm are folded into the weights and
+the bias of the matrix product before them, so a hidden layer is one product and one sign; and the input comes
+as float32 (raw byte values for a u8 input), converted outside the timing. Weights are real float32 ±1 (±2 in
+a first layer that takes bytes). Results equal the packed network's, up to float32 rounding.
 """
 
 from __future__ import annotations

@@ -10,18 +10,29 @@ from pathlib import Path
 PACKAGES = ("onebit", "numpy", "safetensors", "torch", "onnx", "onnxruntime")
 
 
-def cpu_name() -> str:
-    """The CPU's own name, or the architecture where the system does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        fields: dict[str, str] = {}
-        for line in cpuinfo.read_text().splitlines():
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo; empty where the system has none."""
+    path = Path("/proc/cpuinfo")
+    fields: dict[str, str] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
             key, _, value = line.partition(":")
             fields.setdefault(key.strip(), value.strip())
-        if "model name" in fields:
-            model = "/".join(fields[key] for key in ("cpu family", "model") if key in fields)
-            return f"{fields['model name']} (family/model {model})" if model else fields["model name"]
-    return platform.processor() or platform.machine()
+    return fields
+
+
+def cpu_name() -> str:
+    """The CPU's own name, or the architecture where the system does not tell."""
+    fields = _cpuinfo()
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    model = "/".join(fields[key] for key in ("cpu family", "model") if key in fields)
+    return f"{fields['model name']} (family/model {model})" if model else fields["model name"]
+
+
+def cpu_flags() -> frozenset[str]:
+    """What Linux lists as this CPU's features; empty where it lists none."""
+    return frozenset(_cpuinfo().get("flags", "").split())
 
 
 def usable_cpus() -> int:

@@ -47,6 +47,11 @@ def onnx_bytes(
     return serialized
 
 
+def scalar(value: float) -> npt.NDArray[Any]:
+    """A float32 number as ONNX stores it."""
+    return np.array(value, np.float32)
+
+
 Nodes = Iterator[tuple[str, list[str], str, dict[str, Any]]]
 
 
@@ -70,8 +75,8 @@ def _onnx_nodes(op: FloatOp, constant: Callable[[str, npt.NDArray[Any]], str]) -
     elif op.kind == "signum":
         yield "Sign", [first], out, {}
     elif op.kind == "sign":
-        zero, one = constant(f"{out}/zero", np.float32(0)), constant(f"{out}/one", np.float32(1))
-        minus = constant(f"{out}/minus", np.float32(-1))
+        zero, one = constant(f"{out}/zero", scalar(0)), constant(f"{out}/one", scalar(1))
+        minus = constant(f"{out}/minus", scalar(-1))
         yield "GreaterOrEqual", [first, zero], f"{out}/positive", {}
         yield "Where", [f"{out}/positive", one, minus], out, {}
     elif op.kind == "relu":
@@ -79,8 +84,8 @@ def _onnx_nodes(op: FloatOp, constant: Callable[[str, npt.NDArray[Any]], str]) -
     elif op.kind == "prelu":
         yield "PRelu", [first, own["slope"]], out, {}
     elif op.kind == "hardtanh":
-        low = constant(f"{out}/min", np.float32(op.attrs["min"]))
-        yield "Clip", [first, low, constant(f"{out}/max", np.float32(op.attrs["max"]))], out, {}
+        low = constant(f"{out}/min", scalar(op.attrs["min"]))
+        yield "Clip", [first, low, constant(f"{out}/max", scalar(op.attrs["max"]))], out, {}
     elif op.kind == "reshape":
         shape = constant(f"{out}/shape", np.array([0, *op.attrs["shape"]], np.int64))
         yield "Reshape", [first, shape], out, {}

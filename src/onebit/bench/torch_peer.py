@@ -53,5 +53,10 @@ def _apply(op: FloatOp, own: dict[str, torch.Tensor], values: list[torch.Tensor]
         return x.reshape(x.shape[0], *op.attrs["shape"])
     pair = (x, own["other"] if own else values[1])
     left, right = pair[::-1] if op.attrs.get("swapped") else pair
-    arithmetic = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}
+    arithmetic: dict[str, Callable[..., torch.Tensor]] = {
+        "add": torch.add,
+        "sub": torch.sub,
+        "mul": torch.mul,
+        "div": torch.div,
+    }
     return arithmetic[op.kind](left, right)

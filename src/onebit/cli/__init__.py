@@ -1,4 +1,4 @@
-"""The `onebit` command: one file a command. Other rooms are imported inside the commands, so start-up is fast."""
+"""The `onebit` command: one file a command. Other rooms are imported inside the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time a .onebit file on this engine, beside the same network in PyTorch and ONNX Runtime if they are installed.
+"""Time a .onebit file here, beside the same network in PyTorch and ONNX Runtime where they are installed.
 
 Inputs are random; every contender gets the same batch and the same number of threads, in interleaved rounds;
 times are medians. The peers get what helps them: BatchNorm and thresholds folded into their weights, and
@@ -44,7 +44,11 @@ def run(args: argparse.Namespace) -> int:
     reports = []
     for batch in args.batch:
         report = bench_program(
-            program, batch=batch, threads=args.threads, rounds=args.rounds, peers=() if args.no_peers else PEERS
+            program,
+            batch=batch,
+            threads=args.threads,
+            rounds=args.rounds,
+            peers=() if args.no_peers else PEERS,
         )
         report.bytes_of[ENGINE] = path.stat().st_size
         reports.append(report)

@@ -1,6 +1,6 @@
 """Pack a run's best model into a .onebit file.
 
-  onebit convert runs/bnn-digits -o digits.onebit
+onebit convert runs/bnn-digits -o digits.onebit
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ HELP = "pack a trained run into a .onebit file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("run", metavar="RUN", help="a run folder that `onebit train` made")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: RUN/model.onebit)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the file to write (default: RUN/model.onebit)"
+    )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
@@ -27,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     folder = existing_run(args.run)
     target = Path(args.output) if args.output else folder / "model.onebit"
     if target.is_dir():
-        raise UserError(f"-o {args.output!r} is a folder; name the file, e.g. {str(target / 'model.onebit')!r}")
+        raise UserError(
+            f"-o {args.output!r} is a folder; name the file, e.g. {str(target / 'model.onebit')!r}"
+        )
     if not target.parent.is_dir():
         raise UserError(f"-o {args.output!r}: the folder {str(target.parent)!r} does not exist")
     from onebit.cli.runs import convert_run
@@ -40,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"file": str(target), "summary": summary.to_dict()})
         return 0
     print(
-        f"{target}: {size(summary.file_bytes)}, {number(summary.ratio_to_float32)} × smaller than with float32 "
-        f"weights; {summary.share_1bit:.1%} of its multiply-accumulates are 1-bit"
+        f"{target}: {size(summary.file_bytes)}, {number(summary.ratio_to_float32)} × less than in float32; "
+        f"{summary.share_1bit:.1%} of its multiply-accumulates are 1-bit"
     )
     print(f"next: onebit inspect {target}, onebit eval {args.run} {target}, onebit bench {target}")
     return 0

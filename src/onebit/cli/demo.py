@@ -1,4 +1,4 @@
-"""The whole path on scikit-learn's 8×8 digits, which need no download: train, pack, run both networks, compare.
+"""The whole path on the 8×8 digits of scikit-learn (no download): train, pack, run both networks, compare.
 
 Ends with exit code 1 if the packed network predicts anything else than PyTorch does.
 """
@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
     summary = summarize(program)
     print(_table(accuracies, len(labels), differ, (summary.float32_bytes, file.stat().st_size), reports))
     print(
-        f"\nOne network, trained for {result.seconds:.1f} s; times on {_THREADS} thread, the same batch for both,\n"
-        "PyTorch with BatchNorm folded into its float32 weights."
+        f"\nTrained for {result.seconds:.1f} s. Times: medians, {_THREADS} thread, the same batch for both;"
     )
+    print("PyTorch with BatchNorm folded into its float32 weights.")
     if differ:
-        print("The packed network should predict just what PyTorch does: please report this.", file=sys.stderr)
+        print("The packed network should predict what PyTorch does: please report this.", file=sys.stderr)
         return 1
     print(f"\nSee what is 1-bit in it:       onebit inspect {file}")
     print("Train one on MNIST and go on:  onebit train bnn-mnist-small")
@@ -88,11 +88,11 @@ def _say(line: str) -> None:
 
 
 def _fresh_folder(folder: Path) -> Path:
-    """An empty folder for the run. What an earlier demo left there is removed; anything else is not touched."""
+    """A free name for the run. What an earlier demo left there is removed; anything else is not touched."""
     if folder.exists():
         recipe = folder / RECIPE
         if not recipe.is_file() or f'name = "{_RECIPE}"' not in recipe.read_text(encoding="utf-8"):
-            raise UserError(f"{str(folder)!r} holds something else than an earlier demo; give another --run-dir")
+            raise UserError(f"{str(folder)!r} is no earlier demo; name another folder with --run-dir")
         shutil.rmtree(folder)
     return folder
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 from importlib import metadata
 from typing import Any
@@ -17,7 +16,11 @@ from onebit.cli.show import print_json
 
 HELP = "show CPU features, the chosen kernels, versions, and what is missing"
 
-_TIERS = ("generic", "avx2", "avx512")
+# What decides between the kernels, as /proc/cpuinfo calls it.
+_CPU_FEATURES = (
+    "popcnt", "avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq",
+    "avx512_vnni",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask the library, the system and the package list; print; fail if the engine cannot run."""
-    facts = {
+    facts: dict[str, Any] = {
         "onebit": __version__,
         "machine": _machine(),
         "library": _library(),
@@ -46,19 +49,55 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _machine() -> dict[str, Any]:
-    from onebit.bench.machine import describe_machine
+    from onebit.bench.machine import cpu_flags, describe_machine
 
-    return describe_machine()
+    flags = cpu_flags()
+    return {
+        **describe_machine(),
+        "features": {name: name in flags for name in _CPU_FEATURES} if flags else {},
+    }
 
 
 def _library() -> dict[str, Any]:
-    """Where the compiled library is, whether it loads, and what it chose."""
-    try:
-        from onebit import runtime
+    """Whether the compiled library loads, where it is, and what it runs on this CPU."""
+    from onebit import runtime
 
-        return {"loads": True, **runtime.describe()}
-    except (ImportError, OSError, RuntimeError) as error:
+    try:
+        library = runtime.library()
+        facts: dict[str, Any] = {"loads": True, "path": library.path, "detected": library.isa_detected}
+        facts["available"] = list(runtime.available_isas())
+        facts["isa"] = runtime.choose_isa()
+        facts["kernels"] = _kernels()
+    except runtime.EngineError as error:
         return {"loads": False, "error": str(error)}
+    return facts
+
+
+def _kernels() -> dict[str, str]:
+    """Product → the kernel that an engine chooses here, read off an engine that has one of each."""
+    import numpy as np
+
+    from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
+    from onebit.runtime import Engine
+
+    size = 64
+    bits = Constant(TensorType(DType.BITS, (size, size)), pack_bits(np.ones((size, size), bool)))
+    floats = Constant(TensorType(DType.F32, (size, size)), np.ones((size, size), np.float32))
+    inputs = {kind.value: TensorType(kind, (size,)) for kind in (DType.BITS, DType.U8, DType.F32)}
+    nodes = (
+        Node("binary_gemm", ("bits", "w"), "a"),
+        Node("u8_gemm", ("u8", "w"), "b", {"multiplier": 2, "offset": -255}),
+        Node("f32_binary_gemm", ("f32", "w"), "c"),
+        Node("f32_gemm", ("f32", "wf"), "d"),
+    )
+    results = {
+        node.output: TensorType(DType.F32 if node.op.startswith("f32") else DType.I32, (size,))
+        for node in nodes
+    }
+    constants = {"w": bits, "wf": floats}
+    program = Program(tuple(inputs), tuple(results), nodes, constants, {**inputs, **results})
+    with Engine(program) as engine:
+        return {node.op: engine.variants[node.op] for node in nodes}
 
 
 def _extras() -> dict[str, dict[str, str | None]]:
@@ -89,16 +128,19 @@ def _print(facts: dict[str, Any]) -> None:
     machine, library = facts["machine"], facts["library"]
     print(f"onebit {facts['onebit']}, Python {machine['python']}, {machine['system']}")
     print(f"CPU: {machine['cpu']}, {machine['cpus']} usable")
+    if machine["features"]:
+        missing = [name for name, here in machine["features"].items() if not here]
+        print(
+            f"CPU features: {', '.join(name for name, here in machine['features'].items() if here) or 'none'}"
+        )
+        print(f"  not here: {', '.join(missing)}" if missing else "  all that the kernels can use")
     if library["loads"]:
-        best, used = library["detected"], library["isa"]
         forced = " (forced by ONEBIT_ISA)" if facts["environment"].get("ONEBIT_ISA") else ""
-        print(f"kernels: {used}{forced}; this machine can run {', '.join(_TIERS[: _TIERS.index(best) + 1])}")
+        print(f"instruction set: {library['isa']}{forced}, of {', '.join(library['available'])}")
+        print(f"kernels: {', '.join(library['kernels'].values())}")
         print(f"library: {library['path']}")
-        if library.get("variants"):
-            print("variants: " + ", ".join(library["variants"]))
     else:
         print(f"library: DOES NOT LOAD: {library['error']}")
-        print(f"  rebuild it for {platform.machine()}: pip install --force-reinstall --no-deps onebit")
     for key, value in facts["environment"].items():
         print(f"{key}={value}")
     rows = []

@@ -1,4 +1,4 @@
-"""What the commands say when something is wrong: one line that repeats the user's words and says what to do."""
+"""What the commands say when something is wrong: the user's own words, and what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSTALL_WITH = {
 
 
 class UserError(Exception):
-    """A mistake in what the user typed or in a file that the user named. The command ends with exit code 2."""
+    """A mistake in what the user typed or in a file that the user named; exit code 2."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -46,7 +46,11 @@ def existing_file(text: str, *, what: str, suffix: str = "") -> Path:
         raise UserError(f"no file {text!r}: the folder {str(folder)!r} does not exist")
     beside = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name.endswith(suffix)]
     near = get_close_matches(path.name, beside, n=1, cutoff=0.6)
-    hint = f"; did you mean {str(folder / near[0])!r}?" if near else f"; {what} is needed here"
+    hint = (
+        f"; did you mean {str(folder / near[0])!r}?"
+        if near
+        else f"; {what} is needed, and none there has a similar name"
+    )
     raise UserError(f"no file {text!r}{hint}")
 
 

@@ -1,8 +1,8 @@
-"""Accuracy on a test set: a run's model in PyTorch, a .onebit file in the engine, or both, counting where they differ.
+"""Accuracy on a test set: a run in PyTorch, a .onebit file in the engine, or both, and where they differ.
 
-  onebit eval runs/bnn-digits                    both: the run's model, and the same model packed
-  onebit eval runs/bnn-digits digits.onebit      both: the run's model, and that file
-  onebit eval digits.onebit --data digits        the file alone
+onebit eval runs/bnn-digits                    both: the run's model, and the same model packed
+onebit eval runs/bnn-digits digits.onebit      both: the run's model, and that file
+onebit eval digits.onebit --data digits        the file alone
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ HELP = "accuracy of a run or a .onebit file, and predictions that differ"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
-    parser.add_argument("what", metavar="RUN_OR_FILE", nargs="+", help="a run folder, a .onebit file, or both")
+    parser.add_argument(
+        "what", metavar="RUN_OR_FILE", nargs="+", help="a run folder, a .onebit file, or both"
+    )
     parser.add_argument("--data", metavar="NAME", help="the data set (default: the one trained on)")
     add_data(parser)
     parser.add_argument("--json", action="store_true", help="the same as JSON")
@@ -87,7 +89,7 @@ def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> S
         )
     name = args.data or program.metadata.get("data")
     if name is None:
-        raise UserError(f"{args.what[0]!r} does not say what it was trained on; add --data NAME, e.g. --data digits")
+        raise UserError(f"{args.what[0]!r} does not say what it was trained on; add e.g. --data digits")
     return data.load(name, args.data_dir)
 
 

@@ -17,9 +17,9 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 def read_inputs(
     paths: Sequence[str], shape: tuple[int, ...], *, bytes_in: bool, resize: bool
 ) -> npt.NDArray[Any]:
-    """One batch from one .npy file or from images. `shape` is that of one sample; `bytes_in` if it takes u8.
+    """One batch from one .npy file or from images. `shape` is that of one sample; `bytes_in`: it takes u8.
 
-    A .npy file may hold one sample or a batch of them; its dtype must be the network's own (the engine checks).
+    A .npy file may hold one sample or a batch; its dtype must be the network's own (the engine checks).
     """
     files = [existing_file(text, what="an input (.npy or an image)") for text in paths]
     suffixes = {file.suffix.lower() for file in files}
@@ -52,8 +52,8 @@ def _read_images(
     channels, height, width, first = _image_layout(shape)
     if not bytes_in:
         raise UserError(
-            f"{str(files[0])!r}: this network takes floats, and an image does not say how they were scaled in "
-            "training; prepare them as in training and give a .npy file"
+            f"{str(files[0])!r}: this network takes floats, and an image does not say how they were "
+            "scaled in training; prepare them as in training and give a .npy file"
         )
     batch = []
     for file in files:
@@ -65,8 +65,8 @@ def _read_images(
         if image.size != (width, height):
             if not resize:
                 raise UserError(
-                    f"{str(file)!r} is {image.width}×{image.height} pixels, the network takes {width}×{height}; "
-                    "add --resize to rescale"
+                    f"{str(file)!r} is {image.width}×{image.height} pixels, "
+                    f"the network takes {width}×{height}; add --resize to rescale"
                 )
             image = image.resize((width, height))
         pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)

@@ -1,4 +1,4 @@
-"""Show what a .onebit file holds: layer by layer what is 1-bit, what is not and why, its bytes and its MACs."""
+"""Show what a .onebit file holds: layer by layer what is 1-bit, what is not and why; bytes; MACs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def existing_run(text: str) -> Path:
         raise UserError(f"the folder {text!r} holds no run (no {RECIPE}); `onebit train` makes one")
     if folder.is_file():
         raise UserError(f"{text!r} is a file; a run is the folder that `onebit train` makes")
-    beside = [p.name for p in folder.parent.iterdir() if (p / RECIPE).is_file()] if folder.parent.is_dir() else []
+    beside = (
+        [p.name for p in folder.parent.iterdir() if (p / RECIPE).is_file()] if folder.parent.is_dir() else []
+    )
     near = get_close_matches(folder.name, beside, n=1)
     hint = f"did you mean {str(folder.parent / near[0])!r}?" if near else "`onebit train RECIPE` makes one"
     raise UserError(f"no run folder {text!r}; {hint}")

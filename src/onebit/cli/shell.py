@@ -1,7 +1,7 @@
 """`main`: picks the command, and turns every way it can end into an exit code.
 
-0 success; 1 the command ran and the answer is bad (demo: predictions differ; doctor: the library does not load);
-2 the user's mistake, told in one line; 130 interrupted. ONEBIT_DEBUG=1 shows the traceback of a mistake too.
+0 success; 1 the command ran and the answer is bad (demo: predictions differ; doctor: the library does not
+load); 2 the user's mistake, told without a traceback, which ONEBIT_DEBUG=1 shows; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,26 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from onebit import __version__
 from onebit.cli import bench, convert, demo, doctor, eval, inspect, run, train
 from onebit.cli.errors import UserError, did_you_mean, missing_package
 
-COMMANDS = {
+
+class Command(Protocol):
+    """What each command's module offers."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; return the exit code."""
+
+
+COMMANDS: dict[str, Command] = {
     "demo": demo,
     "train": train,
     "eval": eval,
@@ -101,22 +114,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if os.environ.get("ONEBIT_DEBUG"):
             traceback.print_exc()
-        print(f"onebit: {' '.join(message.split())}", file=sys.stderr)
+        print(f"onebit: {message}", file=sys.stderr)
         return 2
 
 
 def users_mistake(error: Exception) -> str | None:
-    """The line to print if `error` is the user's mistake; None if it is a defect, which keeps its traceback.
+    """The message if `error` is the user's mistake; None if it is a defect, which keeps its traceback.
 
-    Exceptions that onebit defines, and a ValueError, TypeError or OSError that onebit's own code raises, carry
-    messages written for users. What comes out of other packages does not, a file that cannot be opened excepted.
+    Exceptions that onebit defines, and a ValueError, TypeError or OSError that onebit's own code raises,
+    carry messages written for users. What comes out of other packages does not, except for a file that
+    cannot be opened and a package that is missing.
     """
     if isinstance(error, UserError) or type(error).__module__.startswith("onebit."):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("onebit"):
         return missing_package(error.name)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.strerror}: {str(error.filename)!r}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {str(error.filename)!r}" if error.filename else error.strerror
     if isinstance(error, (ValueError, TypeError, OSError)) and _raised_by_us(error):
         return str(error)
     return None

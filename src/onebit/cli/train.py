@@ -1,14 +1,15 @@
 """Train a recipe, and leave the model, its metrics and its curves in a run folder.
 
-  onebit train                                   lists the recipes
-  onebit train bnn-digits
-  onebit train bnn-mnist-small --data-dir ~/mnist --set epochs=20
-  onebit train bnn-mnist-small --resume          goes on after a kill, to the same bits
+onebit train                                   lists the recipes
+onebit train bnn-digits
+onebit train bnn-mnist-small --data-dir ~/mnist --set epochs=20
+onebit train bnn-mnist-small --resume          goes on after a kill, to the same bits
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from onebit.cli.options import add_data, add_threads
@@ -43,15 +44,19 @@ def run(args: argparse.Namespace) -> int:
     from onebit.train import load_recipe, train
 
     recipe = load_recipe(args.recipe, args.set)
-    result = train(
-        recipe,
-        data_dir=args.data_dir,
-        run_dir=args.run_dir,
-        resume=args.resume,
-        device=args.device,
-        threads=args.threads,
-        tensorboard=not args.no_tensorboard,
-    )
+    try:
+        result = train(
+            recipe,
+            data_dir=args.data_dir,
+            run_dir=args.run_dir,
+            resume=args.resume,
+            device=args.device,
+            threads=args.threads,
+            tensorboard=not args.no_tensorboard,
+        )
+    except KeyboardInterrupt:
+        print("\nTo go on from the last checkpoint: the same command with --resume", file=sys.stderr)
+        raise
     facts: dict[str, Any] = {
         "recipe": recipe.name,
         "run_dir": str(result.run_dir),
