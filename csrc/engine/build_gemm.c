@@ -34,7 +34,8 @@ static const onebit_gemm_variant *choose_variant(const gemm_family *family, oneb
     return NULL;
 }
 
-static onebit_status check_shape(const gemm_family *family, const onebit_gemm *gemm, const plan_value *x) {
+static onebit_status check_shape(const onebit_plan *plan, const gemm_family *family, const onebit_gemm *gemm,
+                                 const plan_value *x) {
     if (gemm->k != x->channels || gemm->n < 1 || gemm->n > INT32_MAX)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s of n = %llu, k = %llu on %zu channels", family->name,
                            (unsigned long long)gemm->n, (unsigned long long)gemm->k, x->channels);
@@ -42,6 +43,10 @@ static onebit_status check_shape(const gemm_family *family, const onebit_gemm *g
     if (!onebit_multiply((size_t)gemm->n, row_bytes, &bytes) || gemm->weights_bytes != bytes)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: %llu bytes of weights, expected n * %zu", family->name,
                            (unsigned long long)gemm->weights_bytes, row_bytes);
+    if (bytes > plan->max_memory)
+        return onebit_fail(ONEBIT_ERROR_LIMIT,
+                           "%s: %zu bytes of weights exceed the limit of %zu (max_memory)", family->name,
+                           bytes, plan->max_memory);
     if (!gemm->weights)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: the weights are NULL", family->name);
     return family->float_weights
@@ -124,7 +129,7 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
         return onebit_fail(ONEBIT_ERROR_ISA, "%s has no kernel here", family->name);
     if ((status = onebit_check_value(plan, gemm->input, &x)) != ONEBIT_OK ||
         (status = onebit_check_dtype(x, family->input, family->name)) != ONEBIT_OK ||
-        (status = check_shape(family, gemm, x)) != ONEBIT_OK ||
+        (status = check_shape(plan, family, gemm, x)) != ONEBIT_OK ||
         (status = check_range(family, gemm)) != ONEBIT_OK ||
         (status = copy_epilogue(plan, family, gemm, &op.epilogue)) != ONEBIT_OK)
         return status;

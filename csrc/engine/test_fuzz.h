@@ -1,0 +1,127 @@
+/* Random builder calls, most of them wrong: none may crash, and whatever finishes must run, give the same on
+ * every thread count, and touch nothing outside its buffers. Included by test.c. */
+#ifndef ONEBIT_ENGINE_TEST_FUZZ_H
+#define ONEBIT_ENGINE_TEST_FUZZ_H
+
+enum { FUZZ_PLANS = 1500, FUZZ_CALLS = 24, FUZZ_MEMORY = 1 << 15, FUZZ_BATCH = 3, FUZZ_PORTS = 4 };
+
+static uint64_t fuzz_size(test_random *random) {
+    static const uint64_t usual[] = {1, 2, 33, 64}, odd[] = {0, INT32_MAX, UINT32_MAX, UINT64_MAX, 1 << 20};
+    return test_below(random, 24) ? usual[test_below(random, 4)] : odd[test_below(random, 5)];
+}
+
+static onebit_status fuzz_gemm(test_random *random, onebit_plan *plan, onebit_value x, const void *zeros,
+                               onebit_value *value) {
+    onebit_gemm gemm = {.family = (int32_t)test_below(random, 5),
+                        .input = x,
+                        .n = fuzz_size(random),
+                        .k = fuzz_size(random),
+                        .weights = zeros,
+                        .multiplier = (int32_t)test_u64(random) >> (test_below(random, 2) * 24),
+                        .offset = (int32_t)test_below(random, 9) - 4,
+                        .store = (int32_t)test_below(random, 4),
+                        .scale = zeros,
+                        .bias = zeros,
+                        .threshold = zeros,
+                        .flip = zeros};
+    uint64_t row = 4 * (gemm.family == ONEBIT_F32_GEMM ? gemm.k : onebit_words((size_t)gemm.k));
+    gemm.weights_bytes = test_below(random, 16) ? gemm.n * row : test_u64(random);
+    return onebit_plan_gemm(plan, &gemm, value);
+}
+
+static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_value known, const void *zeros,
+                               onebit_value *value) {
+    onebit_value x = (onebit_value)test_below(random, (uint64_t)known + 2);
+    uint64_t size = fuzz_size(random), other = fuzz_size(random);
+    int kind = (int)test_below(random, 5);
+    switch (test_below(random, 15)) {
+    case 0:
+        return onebit_plan_sign(plan, x, value);
+    case 1:
+        return onebit_plan_threshold(plan, x, zeros, zeros, size, value);
+    case 2:
+        return onebit_plan_to_float(plan, x, value);
+    case 3:
+        return onebit_plan_scale_pixels(plan, x, value);
+    case 4:
+        return onebit_plan_affine(plan, x, zeros, zeros, size, value);
+    case 5:
+        return onebit_plan_relu(plan, x, value);
+    case 6:
+        return onebit_plan_prelu(plan, x, zeros, size, value);
+    case 7:
+        return onebit_plan_clamp(plan, x, test_float(random), 0.5f, value);
+    case 8:
+        return onebit_plan_combine(plan, (onebit_combination)kind, x, (onebit_value)test_below(random, 8),
+                                   value);
+    case 9:
+        return onebit_plan_combine_constant(plan, (onebit_combination)kind, x, zeros, size, kind & 1, value);
+    case 10:
+        return onebit_plan_reshape(plan, x, size, other, value);
+    default:
+        return fuzz_gemm(random, plan, x, zeros, value);
+    }
+}
+
+/* Outputs of the first run and of one with more threads must be the same bytes. */
+static void fuzz_run(onebit_plan *plan, size_t outputs, const void *ones, uint8_t *results[2]) {
+    const size_t port = (size_t)FUZZ_BATCH * FUZZ_MEMORY * 8;
+    const void *inputs[FUZZ_PORTS] = {ones, ones, ones, ones};
+    for (int run = 0; run < 2; ++run) {
+        void *places[FUZZ_PORTS];
+        onebit_engine *engine = NULL;
+        for (size_t i = 0; i < outputs; ++i)
+            memset(places[i] = results[run] + i * port, 0x5A, 4096);
+        onebit_status status = onebit_engine_create(plan, run ? 3 : 1, &engine);
+        if (status == ONEBIT_OK)
+            CHECK(onebit_engine_run(engine, FUZZ_BATCH, inputs, places, NULL) == ONEBIT_OK, "%s",
+                  onebit_last_error());
+        else
+            CHECK(run && status == ONEBIT_ERROR_LIMIT, "%s", onebit_last_error());
+        onebit_engine_destroy(engine);
+        if (status != ONEBIT_OK)
+            return;
+    }
+    for (size_t i = 0; i < outputs; ++i)
+        CHECK(memcmp(results[0] + i * port, results[1] + i * port, 4096) == 0, "output %zu", i);
+}
+
+static void test_fuzz(test_random *random) {
+    const size_t port = (size_t)FUZZ_BATCH * FUZZ_MEMORY * 8;
+    void *zeros = calloc(1, FUZZ_MEMORY * 4), *ones = malloc(port);
+    uint8_t *results[2] = {calloc(FUZZ_PORTS, port), calloc(FUZZ_PORTS, port)};
+    if (!zeros || !ones || !results[0] || !results[1])
+        abort();
+    memset(ones, 1, port);
+    int finished = 0, refused = 0, accepted = 0;
+    for (int round = 0; round < FUZZ_PLANS; ++round) {
+        onebit_plan *plan = NULL;
+        const char *isa = onebit_isa_name((onebit_isa)test_below(random, onebit_isa_detect() + 1));
+        GOOD(onebit_plan_create(isa, FUZZ_MEMORY, &plan));
+        onebit_value known = -1, value;
+        for (int i = 0; i < FUZZ_PORTS; ++i)
+            if (onebit_plan_input(plan, (onebit_dtype)i, fuzz_size(random), fuzz_size(random), &value) ==
+                ONEBIT_OK)
+                known = value;
+        for (int i = 0; i < FUZZ_CALLS; ++i) {
+            if (fuzz_call(random, plan, known, zeros, &value) == ONEBIT_OK)
+                ++accepted, known = value;
+            else
+                ++refused;
+        }
+        size_t outputs = 0;
+        for (int i = 0; i < FUZZ_PORTS; ++i)
+            outputs += onebit_plan_output(plan, known - (onebit_value)test_below(random, 4)) == ONEBIT_OK;
+        if (onebit_plan_finish(plan) == ONEBIT_OK) {
+            ++finished;
+            fuzz_run(plan, outputs, ones, results);
+        }
+        onebit_plan_release(plan);
+    }
+    printf("random plans: %d finished of %d, %d calls accepted, %d refused\n", finished, FUZZ_PLANS, accepted,
+           refused);
+    CHECK(finished > FUZZ_PLANS / 4 && accepted > FUZZ_PLANS && refused > FUZZ_PLANS, "the calls are no mix");
+    free(zeros), free(ones), free(results[0]), free(results[1]);
+}
+
+#endif
