@@ -5,7 +5,7 @@
  * bench_binary_gemm [--isa NAME] [--size MxNxK]
  *
  * A cycle is a step of a chain of dependent additions, timed beside every single run, so that a changing
- * clock cancels. Figures are medians. Run it on one idle core. */
+ * clock cancels. Figures are medians. Run it on one idle core: others disturb the caches. */
 #include "base/testing.h"
 
 #include "base/bits.h"
@@ -26,15 +26,16 @@ typedef struct {
     double seconds, cycles, clock; /* medians; clock in Hz */
 } timing;
 
+/* Seconds that this thread has run: on an idle core the wall clock's, on a shared one without the others'. */
 static double now(void) {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 /* Cycles a second, from a chain of dependent one-cycle additions. */
 static double measure_clock(void) {
-    enum { ROUNDS = 10000, ADDS = 8 };
+    enum { ROUNDS = 100000, ADDS = 8 };
     double best = 0;
     for (int attempt = 0; attempt < 3; ++attempt) {
         uint64_t sum = 0;

@@ -17,7 +17,6 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stdbool.h>
-#include <string.h>
 
 enum {
     N_TILE = 64,
@@ -120,24 +119,25 @@ static void store_tail(const context *ctx, size_t n, size_t count, const int32_t
         ((uint32_t *)out)[n / 32] = (bits ^ epilogue->flip[n / 32]) & onebit_tail_mask(count);
 }
 
-/* 32 byte counts are added to 16-bit sums: those of the even channels, then those of the odd ones. */
-static inline void widen_bytes(__m256i bytes, __m256i *sums) {
-    sums[0] = _mm256_add_epi16(sums[0], _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF)));
-    sums[1] = _mm256_add_epi16(sums[1], _mm256_srli_epi16(bytes, 8));
+/* sums (+)= 32 byte counts: 16-bit sums of the even channels, then those of the odd ones. */
+static inline void widen_bytes(__m256i bytes, bool add, __m256i *sums) {
+    __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF)), odd = _mm256_srli_epi16(bytes, 8);
+    sums[0] = add ? _mm256_add_epi16(sums[0], even) : even;
+    sums[1] = add ? _mm256_add_epi16(sums[1], odd) : odd;
 }
 
-static inline void add8(__m128i eight, int32_t *total) {
-    __m256i *to = (__m256i *)(void *)total;
-    _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), _mm256_cvtepu16_epi32(eight)));
+static inline void widen8(__m128i eight, bool add, int32_t *totals) {
+    __m256i *to = (__m256i *)(void *)totals, wide = _mm256_cvtepu16_epi32(eight);
+    _mm256_store_si256(to, add ? _mm256_add_epi32(_mm256_load_si256(to), wide) : wide);
 }
 
-/* 16-bit sums of 32 channels are added to totals in the order of the channels. */
-static inline void widen_sums(const __m256i *sums, int32_t *totals) {
+/* totals (+)= 16-bit sums of 32 channels, now in the order of the channels. */
+static inline void widen_sums(const __m256i *sums, bool add, int32_t *totals) {
     __m256i first = _mm256_unpacklo_epi16(sums[0], sums[1]), second = _mm256_unpackhi_epi16(sums[0], sums[1]);
-    add8(_mm256_castsi256_si128(first), totals);
-    add8(_mm256_castsi256_si128(second), totals + 8);
-    add8(_mm256_extracti128_si256(first, 1), totals + 16);
-    add8(_mm256_extracti128_si256(second, 1), totals + 24);
+    widen8(_mm256_castsi256_si128(first), add, totals);
+    widen8(_mm256_castsi256_si128(second), add, totals + 8);
+    widen8(_mm256_extracti128_si256(first, 1), add, totals + 16);
+    widen8(_mm256_extracti128_si256(second, 1), add, totals + 24);
 }
 
 /* Inline assembly keeps compilers from holding both nibbles of a vector at once, which spills. */
@@ -170,75 +170,78 @@ static inline void step(__m256i *counts0, __m256i *counts1, __m256i nibbles0, __
             : "x"(nibbles0), "x"(nibbles1), "m"(*(const __m128i *)(const void *)(tables[0] + offset)));
 }
 
-/* Bytes of k from `weights` and `a` on, at most BYTE_STEPS, added to the 16-bit sums of the tile. */
-static inline __attribute__((always_inline)) void
-count_bytes(size_t rows, size_t bytes, const uint8_t *a, const uint8_t *weights, __m256i sums[][HALVES][2]) {
-    __m256i counts0[M_TILE], counts1[M_TILE];
-#pragma GCC unroll 6
-    for (size_t row = 0; row < rows; ++row)
-        counts0[row] = counts1[row] = _mm256_setzero_si256();
-    for (const uint8_t *end = weights + bytes * N_TILE; weights < end; weights += N_TILE, a += 2 * rows) {
-        __m256i nibbles0 = low_nibbles(weights), nibbles1 = low_nibbles(weights + 32);
-#pragma GCC unroll 6
-        for (size_t row = 0; row < rows; ++row)
-            step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[row]);
-        nibbles0 = high_nibbles(weights), nibbles1 = high_nibbles(weights + 32);
+/* sums = counts over the next `bytes` <= BYTE_STEPS * SUM_STEPS of k, for `rows` (a constant once inlined)
+ * x 64 channels. */
+static inline __attribute__((always_inline)) void count(size_t rows, size_t bytes, const uint8_t *a,
+                                                        const uint8_t *weights, __m256i *sums) {
+    const uint8_t *end = weights + bytes * N_TILE;
+    for (bool add = false; weights < end; add = true) {
+        const size_t left = (size_t)(end - weights), step_bytes = BYTE_STEPS * N_TILE;
+        const uint8_t *stop = weights + (left < step_bytes ? left : step_bytes);
+        __m256i counts0[M_TILE], counts1[M_TILE];
 #pragma GCC unroll 6
         for (size_t row = 0; row < rows; ++row)
-            step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[rows + row]);
-    }
+            counts0[row] = counts1[row] = _mm256_setzero_si256();
+        for (; weights < stop; weights += N_TILE, a += 2 * rows) {
+            __m256i nibbles0 = low_nibbles(weights), nibbles1 = low_nibbles(weights + 32);
 #pragma GCC unroll 6
-    for (size_t row = 0; row < rows; ++row) {
-        widen_bytes(counts0[row], sums[row][0]);
-        widen_bytes(counts1[row], sums[row][1]);
+            for (size_t row = 0; row < rows; ++row)
+                step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[row]);
+            nibbles0 = high_nibbles(weights), nibbles1 = high_nibbles(weights + 32);
+#pragma GCC unroll 6
+            for (size_t row = 0; row < rows; ++row)
+                step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[rows + row]);
+        }
+#pragma GCC unroll 6
+        for (size_t row = 0; row < rows; ++row) {
+            widen_bytes(counts0[row], add, sums + 4 * row);
+            widen_bytes(counts1[row], add, sums + 4 * row + 2);
+        }
     }
 }
 
-/* `rows` (a constant once inlined) x 64 channels over all of K. */
-static inline __attribute__((always_inline)) void tile(const context *ctx, size_t rows, size_t m, size_t n,
-                                                       const uint8_t *a, const uint8_t *weights) {
+#define COUNT_OF(rows)                                                                                       \
+    static __attribute__((noinline)) void count##rows(size_t bytes, const uint8_t *a,                        \
+                                                      const uint8_t *weights, __m256i *sums) {               \
+        count(rows, bytes, a, weights, sums);                                                                \
+    }
+COUNT_OF(1)
+COUNT_OF(2)
+COUNT_OF(3)
+COUNT_OF(4)
+COUNT_OF(5)
+COUNT_OF(6)
+
+typedef void count_function(size_t bytes, const uint8_t *a, const uint8_t *weights, __m256i *sums);
+static count_function *const counts[M_TILE + 1] = {NULL, count1, count2, count3, count4, count5, count6};
+
+static void store_row(const context *ctx, size_t m, size_t n, const int32_t *different) {
+    char *out = (char *)ctx->args->out + m * ctx->args->out_stride;
+    for (size_t first = n; first < n + N_TILE && first < ctx->args->n_end; first += 32, different += 32) {
+        size_t left = ctx->args->n_end - first;
+        if (left >= 32)
+            store32(ctx, first, different, out);
+        else
+            store_tail(ctx, first, left, different, out);
+    }
+}
+
+/* rows x 64 channels over all of K. */
+static void tile(const context *ctx, size_t rows, size_t m, size_t n, const uint8_t *a,
+                 const uint8_t *weights) {
     _Alignas(32) int32_t totals[M_TILE][N_TILE];
-    __m256i sums[M_TILE][HALVES][2];
-    size_t left = k_bytes(ctx->args->k);
-    memset(totals, 0, rows * sizeof *totals);
-    while (left) {
-        memset(sums, 0, rows * sizeof *sums);
-        for (size_t steps = 0, bytes; left && steps < SUM_STEPS; ++steps, left -= bytes) {
-            bytes = left < BYTE_STEPS ? left : BYTE_STEPS;
-            count_bytes(rows, bytes, a, weights, sums);
-            a += 2 * rows * bytes;
-            weights += N_TILE * bytes;
-        }
+    __m256i sums[M_TILE][2 * HALVES];
+    const size_t bytes = k_bytes(ctx->args->k), most = BYTE_STEPS * SUM_STEPS;
+    for (size_t done = 0; done < bytes; done += most) {
+        counts[rows](bytes - done < most ? bytes - done : most, a + 2 * rows * done, weights + N_TILE * done,
+                     sums[0]);
         for (size_t row = 0; row < rows; ++row)
             for (size_t half = 0; half < HALVES; ++half)
-                widen_sums(sums[row][half], totals[row] + 32 * half);
+                widen_sums(sums[row] + 2 * half, done > 0, totals[row] + 32 * half);
     }
-    for (size_t row = 0; row < rows; ++row) {
-        char *out = (char *)ctx->args->out + (m + row) * ctx->args->out_stride;
-        for (size_t half = 0; half < HALVES && n + 32 * half < ctx->args->n_end; ++half) {
-            size_t first = n + 32 * half, count = ctx->args->n_end - first;
-            if (count >= 32)
-                store32(ctx, first, totals[row] + 32 * half, out);
-            else
-                store_tail(ctx, first, count, totals[row] + 32 * half, out);
-        }
-    }
+    for (size_t row = 0; row < rows; ++row)
+        store_row(ctx, m + row, n, totals[row]);
 }
-
-#define TILE_OF(rows)                                                                                        \
-    static __attribute__((noinline)) void tile##rows(const context *ctx, size_t m, size_t n,                 \
-                                                     const uint8_t *a, const uint8_t *weights) {             \
-        tile(ctx, rows, m, n, a, weights);                                                                   \
-    }
-TILE_OF(1)
-TILE_OF(2)
-TILE_OF(3)
-TILE_OF(4)
-TILE_OF(5)
-TILE_OF(6)
-
-typedef void tile_function(const context *, size_t m, size_t n, const uint8_t *a, const uint8_t *weights);
-static tile_function *const tiles[M_TILE + 1] = {NULL, tile1, tile2, tile3, tile4, tile5, tile6};
 
 /* Rows of the next tile: as even as possible, 7 rows are 4 and 3. */
 static inline size_t tile_rows(size_t rows_left) {
@@ -272,7 +275,7 @@ static void run(const onebit_gemm_args *args) {
             const uint8_t *weights = (const uint8_t *)args->weights + n * bytes;
             for (size_t m = 0, in_tile; m < rows; m += in_tile) {
                 in_tile = tile_rows(rows - m);
-                tiles[in_tile](&ctx, first + m, n, (const uint8_t *)args->scratch + 2 * m * bytes, weights);
+                tile(&ctx, in_tile, first + m, n, (const uint8_t *)args->scratch + 2 * m * bytes, weights);
             }
         }
     }
