@@ -21,11 +21,12 @@ _PURE = {
     "string.h",
 }
 _STANDARD = _PURE | {
-    "errno.h", "inttypes.h", "stdarg.h", "stdatomic.h", "stdio.h", "stdlib.h", "time.h",
+    "errno.h", "fenv.h", "inttypes.h", "stdarg.h", "stdatomic.h", "stdio.h", "stdlib.h", "time.h",
 }  # fmt: skip
 _THREADS = {
     "pthread.h",
     "sched.h",
+    "signal.h",
     "threads.h",
     "unistd.h",
     "sys/sysinfo.h",
