@@ -170,10 +170,14 @@ def test_state_dict_and_deepcopy_round_trip() -> None:
         (
             {"weight_scale": "mean"},
             ValueError,
-            "weight_scale must be one of None, 'channel_mean', 'learned'; got 'mean'",
+            "weight_scale must be one of None, 'channel_mean', 'channel_mean_loose', 'learned'; got 'mean'",
         ),
         ({"input_scale": "K"}, ValueError, "input_scale must be one of None, 'xnor'; got 'K'"),
-        ({"input_scale": "xnor"}, NotImplementedError, "input_scale='xnor'.*use input_scale=None"),
+        (
+            {"input_scale": "xnor", "input_quantizer": None},
+            ValueError,
+            "input_scale='xnor'.*with input_quantizer=None there is none",
+        ),
         ({"init": "normal"}, ValueError, "init must be one of 'uniform', 'glorot'; got 'normal'"),
         ({"input_quantizer": "sign"}, ValueError, "unknown quantizer 'sign'"),
         ({"weight_quantizer": 1}, TypeError, "weight_quantizer must be a name .*'ste_sign'.*; got 1"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from onebit.nn import BinaryLinear, ScalePixels
 
-__all__ = ["DenseNet", "dense_layers"]
+__all__ = ["DenseNet", "check_sizes", "dense_layers"]
 
 
 def _check_probability(argument: str, p: float) -> None:
@@ -24,7 +24,8 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _check_sizes(argument: str, sizes: Sequence[int]) -> None:
+def check_sizes(argument: str, sizes: Sequence[int]) -> None:
+    """ValueError unless sizes is a list or tuple of positive integers."""
     if not isinstance(sizes, (list, tuple, torch.Size)) or not all(map(_is_size, sizes)):
         raise ValueError(f"{argument} must be a sequence of positive integers; got {sizes!r}")
 
@@ -51,8 +52,8 @@ def dense_layers(
     comes.
     ValueError for sizes that are not positive or probabilities outside [0, 1).
     """
-    _check_sizes("input_shape", input_shape)
-    _check_sizes("hidden", hidden)
+    check_sizes("input_shape", input_shape)
+    check_sizes("hidden", hidden)
     if not _is_size(classes):
         raise ValueError(f"classes must be a positive integer; got {classes!r}")
     _check_probability("dropout_input", dropout_input)

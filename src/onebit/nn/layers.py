@@ -1,34 +1,16 @@
-"""Layers with one-bit weights.
-
-y = (Qin(x) · Qw(W)ᵀ) * scale + bias, with scale and bias as operations of their own *after* the sum: a sum
-of ±1 products is an exact integer in float32 (up to 2^24 terms, in any order), and it stays one.
-Multiplying the weights by α first, or a fused bias, would round inside the sum and give other floats.
-"""
+"""The dense layer with one-bit weights. For the order of its operations see binary_layer.py."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onebit.nn import quantizers
+from onebit.nn.binary_layer import BinaryLayer, Init, InputScale, WeightScale, check_count
 
 __all__ = ["BinaryLinear"]
 
-WeightScale = Literal["channel_mean", "learned"]
-InputScale = Literal["xnor"]
-Init = Literal["uniform", "glorot"]
 
-
-def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-class BinaryLinear(nn.Module):
+class BinaryLinear(BinaryLayer):
     """A dense layer with one-bit weights: BinaryConnect (real input) or BNN/XNOR (one-bit input).
 
     x: (..., in_features), floating point -> (..., out_features), same dtype.
@@ -38,9 +20,11 @@ class BinaryLinear(nn.Module):
         already ±1).
     weight_quantizer: the same for the weight; None makes it an ordinary real layer without latent weights.
     weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each output, recomputed from
-        the latent weight (XNOR-Net, arXiv 1603.05279, section 3.1; autograd gives its exact gradient);
+        the latent weight (XNOR-Net, arXiv 1603.05279, section 3.1) with its exact gradient;
+        "channel_mean_loose": the same α with the paper's own gradient (both in onebit.nn.scales);
         "learned": a parameter `scale` of shape (out_features,) that starts at that mean.
-    input_scale: None. "xnor" (K of XNOR-Net) raises NotImplementedError: it comes with binary convolutions.
+    input_scale: None, or "xnor": the output is multiplied by K = mean |x| over the features (XNOR-Net,
+        section 3.2, for a dense layer; x before its quantizer). Not with input_quantizer=None.
     bias: adds a parameter of shape (out_features,) that starts at 0. Not needed before a BatchNorm.
     init: "uniform" draws the latent weight from U(-1, 1), as the papers' code does; "glorot" from U(-a, a)
         with a = sqrt(6 / (in_features + out_features)).
@@ -51,9 +35,6 @@ class BinaryLinear(nn.Module):
     ValueError or TypeError for arguments outside the above and for an input whose last axis is not
     in_features.
     """
-
-    scale: Tensor | None
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -67,44 +48,19 @@ class BinaryLinear(nn.Module):
         bias: bool = False,
         init: Init = "uniform",
     ) -> None:
-        super().__init__()
-        for argument, count in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"{argument} must be a positive integer; got {count!r}")
-        _check_choice("weight_scale", weight_scale, (None, *get_args(WeightScale)))
-        _check_choice("input_scale", input_scale, (None, *get_args(InputScale)))
-        _check_choice("init", init, get_args(Init))
-        if input_scale is not None:
-            raise NotImplementedError(
-                f"input_scale={input_scale!r} (K of XNOR-Net) is not available for BinaryLinear yet; "
-                "use input_scale=None"
-            )
+        check_count("in_features", in_features)
+        check_count("out_features", out_features)
+        super().__init__(
+            (out_features, in_features),
+            input_quantizer=input_quantizer,
+            weight_quantizer=weight_quantizer,
+            weight_scale=weight_scale,
+            input_scale=input_scale,
+            bias=bias,
+            init=init,
+        )
         self.in_features = in_features
         self.out_features = out_features
-        self.weight_scale = weight_scale
-        self.init = init
-        self.input_quantizer = quantizers.resolve(input_quantizer, "input_quantizer")
-        self.weight_quantizer = quantizers.resolve(weight_quantizer, "weight_quantizer")
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.register_parameter(
-            "scale", nn.Parameter(torch.empty(out_features)) if weight_scale == "learned" else None
-        )
-        self.register_parameter("bias", nn.Parameter(torch.empty(out_features)) if bias else None)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw the latent weights anew, from torch's global generator; set scale and bias to their start."""
-        bound = 1.0 if self.init == "uniform" else math.sqrt(6 / (self.in_features + self.out_features))
-        self.weight.uniform_(-bound, bound)
-        if self.scale is not None:
-            self.scale.copy_(self.weight.abs().mean(dim=1))
-        if self.bias is not None:
-            self.bias.zero_()
-
-    def latent_parameters(self) -> list[nn.Parameter]:
-        """The parameters of which only the sign is used; `onebit.optim` finds them through this method."""
-        return [] if self.weight_quantizer is None else [self.weight]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != (self.in_features,):
@@ -112,23 +68,9 @@ class BinaryLinear(nn.Module):
                 f"BinaryLinear({self.in_features}, {self.out_features}) takes inputs of shape "
                 f"(..., {self.in_features}); got {tuple(x.shape)}"
             )
-        if self.input_quantizer is not None:
-            x = self.input_quantizer(x)
-        weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        y = F.linear(x, weight)
-        if self.weight_scale == "channel_mean":
-            y = y * self.weight.abs().mean(dim=1)
-        elif self.scale is not None:
-            y = y * self.scale
-        return y if self.bias is None else y + self.bias
+        weight, alpha = self.quantized_weight()
+        k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
+        return self.finished(F.linear(self.quantized_input(x), weight), alpha, k, 0)
 
     def extra_repr(self) -> str:
-        parts = [f"{self.in_features}, {self.out_features}"]
-        if self.weight_scale is not None:
-            parts.append(f"weight_scale={self.weight_scale!r}")
-        if self.bias is not None:
-            parts.append("bias=True")
-        for argument in ("input_quantizer", "weight_quantizer"):
-            if getattr(self, argument) is None:
-                parts.append(f"{argument}=None")
-        return ", ".join(parts)
+        return ", ".join([f"{self.in_features}, {self.out_features}", *self.repr_of_options()])

@@ -1,0 +1,201 @@
+"""Convolutions with one-bit weights. For the order of their operations see binary_layer.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onebit.nn.binary_layer import BinaryLayer, Init, InputScale, WeightScale, check_count
+
+__all__ = ["BinaryConv1d", "BinaryConv2d"]
+
+PaddingValue = Literal[0, 1, -1]
+
+
+def _per_axis(argument: str, value: object, axes: int, least: int) -> tuple[int, ...]:
+    """One integer an axis; ValueError unless `value` is one integer or `axes` of them, each >= least."""
+    sizes = [value] * axes if isinstance(value, int) else value
+    if (
+        not isinstance(sizes, (list, tuple))
+        or len(sizes) != axes
+        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in sizes)
+    ):
+        kind = "a positive integer" if least else "an integer of at least 0"
+        some = kind if axes == 1 else f"{kind} or {axes} of them"
+        raise ValueError(f"{argument} must be {some}; got {value!r}")
+    return tuple(sizes)
+
+
+class _BinaryConv(BinaryLayer):
+    """The body of BinaryConv1d and BinaryConv2d, over `axes` image axes."""
+
+    axes: int
+    box: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        *,
+        padding_value: PaddingValue = 0,
+        input_quantizer: str | nn.Module | None = "ste_sign",
+        weight_quantizer: str | nn.Module | None = "ste_sign",
+        weight_scale: WeightScale | None = None,
+        input_scale: InputScale | None = None,
+        bias: bool = False,
+        init: Init = "uniform",
+    ) -> None:
+        for argument, count in (
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("groups", groups),
+        ):
+            check_count(argument, count)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                "groups must divide in_channels and out_channels; "
+                f"got groups={groups}, in_channels={in_channels}, out_channels={out_channels}"
+            )
+        if padding_value not in (0, 1, -1):
+            raise ValueError(f"padding_value must be 0, 1 or -1; got {padding_value!r}")
+        if input_scale is not None and groups != 1:
+            raise ValueError(
+                f"input_scale={input_scale!r} is defined for groups=1, where every output sees "
+                f"every channel; got groups={groups}"
+            )
+        kernel = _per_axis("kernel_size", kernel_size, self.axes, 1)
+        super().__init__(
+            (out_channels, in_channels // groups, *kernel),
+            input_quantizer=input_quantizer,
+            weight_quantizer=weight_quantizer,
+            weight_scale=weight_scale,
+            input_scale=input_scale,
+            bias=bias,
+            init=init,
+        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel
+        self.stride = _per_axis("stride", stride, self.axes, 1)
+        self.padding = _per_axis("padding", padding, self.axes, 0)
+        self.dilation = _per_axis("dilation", dilation, self.axes, 1)
+        self.groups = groups
+        self.padding_value = padding_value
+        pools = all(
+            d == 1 and 2 * p <= k for d, p, k in zip(self.dilation, self.padding, kernel, strict=True)
+        )
+        box = torch.full((1, 1, *kernel), 1 / math.prod(kernel)) if input_scale and not pools else None
+        self.register_buffer("box", box, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
+            image = "length" if self.axes == 1 else "height, width"
+            raise ValueError(
+                f"{type(self).__name__}({self.in_channels}, {self.out_channels}, ...) takes inputs of shape "
+                f"(batch, {self.in_channels}, {image}); got {tuple(x.shape)}"
+            )
+        weight, alpha = self.quantized_weight()
+        k = None if self.input_scale is None else self._input_scale(x)
+        q, padding = self.quantized_input(x), self.padding
+        if self.padding_value != 0 and any(padding):
+            # F.pad counts axes from the last one, two entries each.
+            q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
+            padding = (0,) * self.axes
+        y = self._convolve(q, weight, self.stride, padding, self.groups)
+        return self.finished(y, alpha, k, self.axes)
+
+    def _input_scale(self, x: Tensor) -> Tensor:
+        """K, (N, 1, *output size): XNOR-Net eq. 11. Outside the image |x| is 0, whatever padding_value."""
+        a = x.abs().mean(dim=1, keepdim=True)
+        if self.box is None:
+            return self._average(a)
+        return self._convolve(a, self.box.to(a.dtype), self.stride, self.padding, 1)
+
+    def _convolve(
+        self, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def _average(self, a: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        kernel = self.kernel_size[0] if self.axes == 1 else self.kernel_size
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={kernel}"]
+        for argument, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            sizes = getattr(self, argument)
+            if sizes != (default,) * self.axes:
+                parts.append(f"{argument}={sizes[0] if self.axes == 1 else sizes}")
+        for argument, default in (("groups", 1), ("padding_value", 0)):
+            if getattr(self, argument) != default:
+                parts.append(f"{argument}={getattr(self, argument)}")
+        return ", ".join([*parts, *self.repr_of_options()])
+
+
+class BinaryConv2d(_BinaryConv):
+    """A 2-d convolution with one-bit weights: BinaryConnect/BWN (real input) or BNN/XNOR (one-bit input).
+
+    x: (N, in_channels, H, W), floating point -> (N, out_channels, H', W'), same dtype, with
+    H' = (H + 2·padding − dilation·(kernel − 1) − 1) // stride + 1, and W' likewise.
+
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in torch.nn.Conv2d; sizes
+        are an integer or one integer an axis.
+    padding_value: what a *binarized* activation sees outside the image: 0 (a tap there adds nothing), 1 or
+        -1. The padding comes after the quantizer. With input_quantizer=None the input is padded as it comes.
+    input_quantizer: a quantizer's name, a module, or None (the input is used as it comes: real, or
+        already ±1).
+    weight_quantizer: the same for the weight; None makes it an ordinary real layer without latent weights.
+    weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each filter, recomputed from
+        the latent weight (BWN and XNOR-Net, arXiv 1603.05279, section 3.1) with its exact gradient;
+        "channel_mean_loose": the same α with the paper's own gradient (both in onebit.nn.scales);
+        "learned": a parameter `scale` of shape (out_channels,) that starts at that mean.
+    input_scale: None, or "xnor": the output is multiplied by K, the mean of |x| over the channels, averaged
+        over the kernel's window with the same stride, padding and dilation (XNOR-Net, section 3.2, eq. 9-11;
+        x before its quantizer; outside the image |x| counts as 0). Not with input_quantizer=None or groups.
+    bias: adds a parameter of shape (out_channels,) that starts at 0. Not needed before a BatchNorm.
+    init: "uniform" draws the latent weight from U(-1, 1), as the papers' code does; "glorot" from U(-a, a)
+        with a = sqrt(6 / (fan_in + fan_out)), the fans those of `onebit.optim.glorot_coefficient`.
+
+    The factors and the bias are applied to the finished sum, which is an exact integer if both sides are ±1.
+    `weight`, (out_channels, in_channels / groups, *kernel_size), holds the *latent* weights: real numbers
+    that collect the updates. Call `onebit.optim.clip_latent_weights_(model)` after each optimizer step.
+
+    ValueError or TypeError for arguments outside the above and for an input of another shape.
+    """
+
+    axes = 2
+
+    def _convolve(
+        self, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
+    ) -> Tensor:
+        return F.conv2d(x, w, None, stride, padding, self.dilation, groups)
+
+    def _average(self, a: Tensor) -> Tensor:
+        return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding, count_include_pad=True)
+
+
+class BinaryConv1d(_BinaryConv):
+    """A 1-d convolution with one-bit weights; everything else is as in `BinaryConv2d`.
+
+    x: (N, in_channels, L), floating point -> (N, out_channels, L'), same dtype.
+    """
+
+    axes = 1
+
+    def _convolve(
+        self, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
+    ) -> Tensor:
+        return F.conv1d(x, w, None, stride, padding, self.dilation, groups)
+
+    def _average(self, a: Tensor) -> Tensor:
+        return F.avg_pool1d(a, self.kernel_size, self.stride, self.padding, count_include_pad=True)
