@@ -11,7 +11,9 @@
 
 enum { BLOCK = 32, LANES = 16, GROUP = 5, GROUPS = 6, WORD = GROUP * GROUPS, ROWS = 2, VECTORS = 8 };
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE           static inline __attribute__((always_inline))
+/* Keeps the order of the source: left alone, GCC does all permutes first and spills what they found. */
+#define IN_ORDER(vector) __asm__ volatile("" : "+v"(vector))
 
 static size_t words_of(size_t k) {
     return (k + WORD - 1) / WORD;
@@ -71,19 +73,28 @@ INLINE void look_up(int rows, int vectors, size_t words, const __m512 *tables, c
     for (int row = 0; row < rows; ++row)
         for (int vector = 0; vector < vectors; ++vector)
             sum[row][vector] = _mm512_setzero_ps();
+    __m512 one = _mm512_set1_ps(1.0f);
+    IN_ORDER(one);
     for (size_t word = 0; word < words; ++word) {
 #pragma GCC unroll 8
         for (int group = 0; group < GROUPS; ++group) {
 #pragma GCC unroll 8
             for (int vector = 0; vector < vectors; ++vector) {
-                const __m512i lane = weights[(size_t)vector * words + word];
-                __m512i index = _mm512_srli_epi32(lane, (unsigned)(GROUP * group));
+                __m512i index = weights[(size_t)vector * words + word];
+                index = _mm512_srli_epi32(index, (unsigned)(GROUP * group));
+                IN_ORDER(index);
 #pragma GCC unroll 8
                 for (int row = 0; row < rows; ++row) {
                     const __m512 *table =
                         tables + (((size_t)row * words + word) * GROUPS + (size_t)group) * 2;
                     const __m512 found = _mm512_permutex2var_ps(table[0], index, table[1]);
-                    sum[row][vector] = _mm512_add_ps(sum[row][vector], found);
+                    /* The same sum either way; cores that add and multiply on different ports do more of
+                     * both. */
+                    if ((row + vector) % 2)
+                        sum[row][vector] = _mm512_fmadd_ps(found, one, sum[row][vector]);
+                    else
+                        sum[row][vector] = _mm512_add_ps(sum[row][vector], found);
+                    IN_ORDER(sum[row][vector]);
                 }
             }
         }

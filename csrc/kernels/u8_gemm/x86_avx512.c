@@ -18,7 +18,9 @@
 
 enum { BLOCK = 32, STEP = 16, WIDEN = 16, ROWS = 2, BLOCKS = 4, TABLES = 4 };
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE           static inline __attribute__((always_inline))
+/* Keeps the order of the source: left alone, GCC loads one operand many times and spills others. */
+#define IN_ORDER(vector) __asm__ volatile("" : "+v"(vector))
 
 static size_t steps_of(size_t k) {
     return (k + STEP - 1) / STEP;
@@ -138,7 +140,7 @@ INLINE void look_up(int rows, int blocks, const inputs *x, size_t begin, size_t 
 #pragma GCC unroll 8
         for (int block = 0; block < blocks; ++block) {
             __m512i first = step[(size_t)block * x->steps];
-            __asm__("" : "+v"(first)); /* one load, not one for each of its uses */
+            IN_ORDER(first);
             const __m512i second = _mm512_srli_epi16(first, 6), third = _mm512_srli_epi16(first, 11);
 #pragma GCC unroll 8
             for (int row = 0; row < rows; ++row) {
@@ -148,6 +150,7 @@ INLINE void look_up(int rows, int blocks, const inputs *x, size_t begin, size_t 
                 narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
                 sum = _mm512_permutexvar_epi16(third, table[3]);
                 narrow[row][block] = _mm512_add_epi16(narrow[row][block], sum);
+                IN_ORDER(narrow[row][block]);
             }
         }
     }
