@@ -62,11 +62,12 @@ def load_image_folder(
     )
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def _class_names(root: Path, least: int = 2) -> tuple[str, ...]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(names) < 2:
+    if len(names) < least:
         found = f"only {names[0]!r}" if names else "none"
-        raise DataError(f"{root}: a data set needs two class folders or more, found {found}; {LAYOUT_HELP}")
+        need = "two class folders or more" if least > 1 else "a class folder"
+        raise DataError(f"{root}: {need} must be there, found {found}; {LAYOUT_HELP}")
     return tuple(names)
 
 
@@ -93,7 +94,7 @@ def _other_parts(root: Path, classes: tuple[str, ...]) -> dict[str, Part]:
         folder = next((root / n for n in names if (root / n).is_dir()), None)
         if folder is None:
             continue
-        unknown = sorted(set(_class_names(folder)) - set(classes))
+        unknown = sorted(set(_class_names(folder, least=1)) - set(classes))
         if unknown:
             raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of {root / 'train'}")
         present = tuple(c for c in classes if (folder / c).is_dir())

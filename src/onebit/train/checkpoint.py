@@ -47,7 +47,6 @@ class Checkpoint:
 
     recipe: dict[str, Any]
     data: int
-    threads: int
     device: str
     torch_version: str
     position: Position
@@ -90,11 +89,11 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged, or no checkpoint of onebit ({error})") from error
 
 
-def check_same_run(checkpoint: Checkpoint, recipe: dict[str, Any], data: int, threads: int | None) -> None:
-    """Refuse to go on with another recipe, other data or another thread count, naming what differs."""
+def check_same_recipe(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse to go on with another recipe (trees of `recipe_tree`) or thread count, naming what differs."""
     differences = [
-        f"{key} was {old!r}, now {new!r}"
-        for key, old, new in _compare(checkpoint.recipe, recipe)
+        f"{key} was {before!r}, now {after!r}"
+        for key, before, after in _compare(old, new)
         if key not in ("checkpoint_seconds", "summary", "source")
     ]
     if differences:
@@ -102,15 +101,14 @@ def check_same_run(checkpoint: Checkpoint, recipe: dict[str, Any], data: int, th
             f"the run was begun with another recipe: {'; '.join(differences)}."
             " Resume it as it was, or begin a new run in another folder"
         )
-    if checkpoint.data != data:
+
+
+def check_same_data(old: int, new: int) -> None:
+    """Refuse to go on with other training images (told by their checksums)."""
+    if old != new:
         raise CheckpointError(
             "the run was begun with other training images than those found now;"
             " resume it with the same data, or begin a new run in another folder"
-        )
-    if threads is not None and threads != checkpoint.threads:
-        raise CheckpointError(
-            f"the run was begun with threads={checkpoint.threads}; with {threads} it would end in other bits;"
-            f" leave the thread count out, or give {checkpoint.threads}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from onebit.train.evaluation import LOSS_FUNCTIONS, evaluate
 from onebit.train.progress import Progress
 from onebit.train.recipe import OptimizerRecipe, Recipe, recipe_tree, with_model_options
 from onebit.train.records import CURVES_NAME, Records, plot_curves
-from onebit.train.rundir import build_model, default_run_dir, open_run_dir, write_recipe, write_result
+from onebit.train.rundir import (
+    build_model,
+    default_run_dir,
+    open_run_dir,
+    recorded_recipe,
+    write_recipe,
+    write_result,
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,9 @@ def train(
     """Train as the recipe says and leave model, metrics and plot in `run_dir` (default: runs/NAME).
 
     `resume` goes on from the folder's last checkpoint, or begins where there is none yet. On a CPU with the
-    same thread count the outcome is the same, bit for bit, however often the run was killed. `threads` sets
-    torch's thread count for this run (None: as it is; when resuming, the one the run was begun with).
+    same thread count the outcome is the same, bit for bit, however often the run was killed. `threads` is
+    torch's thread count for this run (None: the recipe's; when resuming, the one the run was begun with, and
+    any other is refused).
     `device` is "auto" (a GPU if there is one), "cpu", "cuda" or any other name that torch knows.
 
     Seeds torch's global generators. Raises `TrainError`, `CheckpointError` or `onebit.data.DataError`.
@@ -79,15 +87,15 @@ def train(
         channels=recipe.data.channels or None,
     )
     recipe = with_model_options(recipe, input_shape=list(splits.input_shape), classes=len(splits.classes))
-    fingerprint = _fingerprint(splits)
-    if checkpoint is not None:
-        checkpoints.check_same_run(checkpoint, recipe_tree(recipe), fingerprint, threads)
-        threads = checkpoint.threads
+    begun = checkpoint.recipe if checkpoint else recorded_recipe(folder) if resume else None
+    asked = threads if threads is not None else recipe.threads
+    recipe = replace(recipe, threads=asked or (begun["threads"] if begun else torch.get_num_threads()))
+    if begun is not None:
+        checkpoints.check_same_recipe(begun, recipe_tree(recipe))
     threads_before = torch.get_num_threads()
     try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        run = _Run(recipe, splits, fingerprint, folder, target, checkpoint, resume, tensorboard)
+        torch.set_num_threads(recipe.threads)
+        run = _Run(recipe, splits, folder, target, checkpoint, resume, tensorboard)
         return run.finish() if run.finished else run.go()
     finally:
         torch.set_num_threads(threads_before)
@@ -100,14 +108,14 @@ class _Run:
         self,
         recipe: Recipe,
         splits: Splits,
-        fingerprint: int,
         folder: Path,
         device: torch.device,
         checkpoint: Checkpoint | None,
         resume: bool,
         tensorboard: bool,
     ) -> None:
-        self.recipe, self.folder, self.device, self.fingerprint = recipe, folder, device, fingerprint
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.fingerprint = _fingerprint(splits)
         self.train_split = splits.train.to(device)
         self.validation_split = splits.validation.to(device) if splits.validation else None
         self.test_split = splits.test.to(device)
@@ -164,7 +172,7 @@ class _Run:
             "test_error": tested.error,
             "test_images": tested.count,
             "seconds": self.position.seconds,
-            "threads": torch.get_num_threads(),
+            "threads": self.recipe.threads,
             "device": _device_name(self.device),
             "torch": torch.__version__,
         }
@@ -253,7 +261,6 @@ class _Run:
             Checkpoint(
                 recipe=recipe_tree(self.recipe),
                 data=self.fingerprint,
-                threads=torch.get_num_threads(),
                 device=_device_name(self.device),
                 torch_version=str(torch.__version__),
                 position=self.position,
@@ -270,6 +277,7 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        checkpoints.check_same_data(checkpoint.data, self.fingerprint)
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.position, self.history = checkpoint.position, checkpoint.history

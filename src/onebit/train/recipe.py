@@ -77,6 +77,7 @@ class Recipe:
     batch_size: int = 100
     loss: str = "square_hinge"
     seed: int = 1
+    threads: int = 0  # of torch on the CPU, for sums round by it; 0: as many as torch chooses
     compile: bool = False  # torch.compile; seldom faster on a CPU
     checkpoint_seconds: float = 30.0  # how much work a kill may cost; 0: every step
     summary: str = ""
@@ -206,6 +207,7 @@ def _check_ranges(recipe: Recipe, origin: str) -> None:
         (recipe.batch_size >= 2, "batch_size", recipe.batch_size, "2 or more (BatchNorm needs two images)"),
         (recipe.loss in LOSSES, "loss", recipe.loss, " or ".join(LOSSES)),
         (0 <= recipe.seed < 2**63, "seed", recipe.seed, "0 or more"),
+        (recipe.threads >= 0, "threads", recipe.threads, "0 or more"),
         (recipe.checkpoint_seconds >= 0, "checkpoint_seconds", recipe.checkpoint_seconds, "0 or more"),
         (recipe.data.validation >= 0, "data.validation", recipe.data.validation, "0 or more"),
         (recipe.data.image_size >= 0, "data.image_size", recipe.data.image_size, "0 or more"),

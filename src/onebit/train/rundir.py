@@ -13,7 +13,7 @@ from onebit import models
 from onebit.train import checkpoint as checkpoints
 from onebit.train.errors import TrainError
 from onebit.train.files import write_atomically, write_text_atomically
-from onebit.train.recipe import Recipe, load_recipe, recipe_toml
+from onebit.train.recipe import Recipe, load_recipe, recipe_toml, recipe_tree
 
 RECIPE_NAME = "recipe.toml"
 MODEL_NAME = "model.pt"
@@ -61,6 +61,11 @@ def run_recipe(run_dir: str | Path) -> Recipe:
     if not path.is_file():
         raise TrainError(f"{str(run_dir)!r} is no run folder: it has no {RECIPE_NAME}")
     return load_recipe(path)
+
+
+def recorded_recipe(run_dir: Path) -> dict[str, Any] | None:
+    """The tree of the recipe that a run was begun with, None if it was killed before it wrote that down."""
+    return recipe_tree(run_recipe(run_dir)) if (run_dir / RECIPE_NAME).is_file() else None
 
 
 def build_model(recipe: Recipe) -> nn.Module:
