@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     _say("1  training a binarized network on 8×8 digits, in PyTorch")
     from onebit.train import load_recipe, train
 
-    result = train(load_recipe(_RECIPE), run_dir=folder, device="cpu", tensorboard=False)
+    # So small a network trains faster on one thread: more would wait for each other at every layer.
+    result = train(load_recipe(_RECIPE), run_dir=folder, device="cpu", threads=1, tensorboard=False)
 
     _say("2  packing it: weights to bits, BatchNorm and sign to integer thresholds")
     from onebit.cli.runs import convert_run

@@ -1,0 +1,160 @@
+"""The commands as a user types them, each in a process of its own. Few, since importing torch takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DIGITS = (1, 8, 8)
+
+
+def onebit(*words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `onebit …` and check its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "onebit", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        check=False,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of bnn-digits, trained by the command."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    done = onebit(
+        "train", "bnn-digits", "--set", "epochs=3", "--set", "model.hidden=[96,33]", "--run-dir", str(folder),
+        "--device", "cpu", "--no-tensorboard", "--json",
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["epochs"] == 3
+    assert result["test_accuracy"] > 80
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(run: Path) -> Path:
+    """That run, packed by the command."""
+    file = run.parent / "digits.onebit"
+    done = onebit("convert", str(run), "-o", str(file), "--json")
+    assert json.loads(done.stdout)["summary"]["file_bytes"] == file.stat().st_size
+    return file
+
+
+def test_demo_agrees_and_says_so(tmp_path: Path) -> None:
+    done = onebit("demo", "--run-dir", str(tmp_path / "demo"))
+    assert re.search(r"predictions that differ +0$", done.stdout, re.MULTILINE)
+    row = re.search(r"accuracy on 360 test images +([\d.]+) % +([\d.]+) %", done.stdout)
+    assert row is not None
+    assert row[1] == row[2]
+    assert float(row[1]) > 90
+    assert "batch 1 " in done.stdout
+    assert "batch 256" in done.stdout
+    assert "onebit inspect" in done.stdout
+    file = tmp_path / "demo" / "model.onebit"
+    assert f"{file}" in done.stdout
+    onebit("inspect", str(file))
+
+
+def test_eval_counts_what_differs(run: Path, packed: Path) -> None:
+    report = json.loads(onebit("eval", str(run), str(packed), "--json").stdout)
+    assert report["images"] == 360
+    assert report["pytorch"] == report["packed"]
+    assert report["packed"]["accuracy"] == pytest.approx(100 * report["packed"]["correct"] / 360)
+    assert report["predictions_that_differ"] == 0
+    assert report["scores_that_differ"] == 0
+
+
+def test_eval_notices_another_network(run: Path, packed: Path, tmp_path: Path) -> None:
+    """A file whose first flip bits are inverted is another network, and eval must see that."""
+    from dataclasses import replace
+
+    from onebit.program import Constant, DType, load, save
+
+    program = load(packed)
+    name = next(n.inputs[2] for n in program.nodes if n.op == "threshold")
+    flip = program.constants[name]
+    assert flip.type.dtype is DType.BITS
+    channels = flip.type.channels
+    mask = np.full_like(flip.array, 0xFFFFFFFF)
+    if channels % 32:
+        mask[-1] = (1 << channels % 32) - 1
+    other = replace(program, constants={**program.constants, name: Constant(flip.type, flip.array ^ mask)})
+    save(other, tmp_path / "other.onebit")
+    report = json.loads(onebit("eval", str(run), str(tmp_path / "other.onebit"), "--json").stdout)
+    assert report["predictions_that_differ"] > 100
+
+
+def test_eval_of_a_file_uses_the_data_it_was_trained_on(packed: Path) -> None:
+    done = onebit("eval", str(packed))
+    assert "digits, 360 test images" in done.stdout
+    assert "PyTorch" not in done.stdout
+
+
+def test_run_saves_what_the_engine_returns(packed: Path, tmp_path: Path) -> None:
+    from onebit.program import execute, load
+
+    images = np.random.default_rng(3).integers(0, 256, (5, *DIGITS), dtype=np.uint8)
+    np.save(tmp_path / "batch.npy", images)
+    onebit(
+        "run", str(packed), str(tmp_path / "batch.npy"), "-o", str(tmp_path / "scores.npy"), "--threads", "2"
+    )
+    program = load(packed)
+    expected = execute(program, images)[program.outputs[0]]
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), expected)
+
+
+def test_run_needs_no_torch(packed: Path, tmp_path: Path) -> None:
+    """With a torch that cannot be imported, a packed model still runs."""
+    (tmp_path / "torch.py").write_text("raise ImportError('blocked by the test')")
+    np.save(tmp_path / "one.npy", np.zeros(DIGITS, np.uint8))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = onebit("run", str(packed), str(tmp_path / "one.npy"), PYTHONPATH=path)
+    assert re.match(r".*one\.npy: class \d   scores ", done.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_cleanly_and_resume_finishes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "onebit",
+        "train",
+        "bnn-digits",
+        "--run-dir",
+        str(folder),
+        "--device",
+        "cpu",
+    ]
+    small = ["--set", "epochs=400", "--set", "model.hidden=[32]", "--set", "checkpoint_seconds=0.0"]
+    process = subprocess.Popen(
+        [*words, *small, "--no-tensorboard"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        end = time.monotonic() + 120
+        while not (folder / "checkpoint.pt").exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "no checkpoint after two minutes"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "--resume" in errors
+    assert errors.rstrip().endswith("onebit: interrupted")
