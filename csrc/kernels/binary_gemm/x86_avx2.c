@@ -13,20 +13,12 @@
  * total is at most k <= INT32_MAX. */
 #include "base/bits.h"
 #include "kernels/binary_gemm/binary_gemm.h"
+#include "kernels/binary_gemm/blocking.h"
 
 #include <immintrin.h>
 #include <math.h>
-#include <stdbool.h>
 
-enum {
-    N_TILE = 64,
-    M_TILE = 6,
-    HALVES = N_TILE / 32,
-    BYTE_STEPS = 31,
-    SUM_STEPS = 256,
-    BLOCK_BYTES = 256 * 1024, /* activations of a block stay in the second-level cache */
-    STREAM_BYTES = 8 << 20    /* outputs larger than this bypass the caches */
-};
+enum { N_TILE = 64, M_TILE = 6, HALVES = N_TILE / 32, BYTE_STEPS = 31, SUM_STEPS = 256 };
 
 #define BIT_COUNT(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
 #define TABLE(a)                                                                                             \
@@ -64,14 +56,8 @@ static void prepack(size_t n, size_t k, const void *weights, void *packed) {
                 panel[byte * N_TILE + lane] = first + lane < n ? rows[(first + lane) * bytes + byte] : 0;
 }
 
-/* Rows of activations a block: whole tiles, at least one. */
-static size_t block_rows(size_t k) {
-    size_t tiles = BLOCK_BYTES / (2 * k_bytes(k) * M_TILE + 1);
-    return (tiles ? tiles : 1) * M_TILE;
-}
-
 static size_t scratch_size(size_t m, size_t k) {
-    size_t rows = block_rows(k);
+    size_t rows = block_rows(2 * k_bytes(k), M_TILE);
     return (m < rows ? m : rows) * 2 * k_bytes(k);
 }
 
@@ -140,20 +126,25 @@ static inline void widen_sums(const __m256i *sums, bool add, int32_t *totals) {
     widen8(_mm256_extracti128_si256(second, 1), add, totals + 24);
 }
 
-/* Inline assembly keeps compilers from holding both nibbles of a vector at once, which spills. */
-static inline __m256i low_nibbles(const uint8_t *weights) {
+/* The low or the high nibbles of 32 bytes. A tall tile has no registers left for the bytes and the mask:
+ * there, inline assembly keeps the compiler from holding them, and from spilling counts instead. */
+static inline __m256i low_nibbles(bool tall, const uint8_t *weights) {
+    const __m256i *from = (const __m256i *)(const void *)weights;
     __m256i nibbles;
-    __asm__("vmovdqa %1, %0\n\tvpand %2, %0, %0"
-            : "=x"(nibbles)
-            : "m"(*(const __m256i *)(const void *)weights), "m"(nibble_mask));
+    if (!tall)
+        return _mm256_and_si256(*from, _mm256_set1_epi8(15));
+    __asm__("vmovdqa %1, %0\n\tvpand %2, %0, %0" : "=x"(nibbles) : "m"(*from), "m"(nibble_mask));
     return nibbles;
 }
 
-static inline __m256i high_nibbles(const uint8_t *weights) {
+static inline __m256i high_nibbles(bool tall, const uint8_t *weights) {
+    const __m256i *from = (const __m256i *)(const void *)weights;
     __m256i nibbles;
+    if (!tall)
+        return _mm256_and_si256(_mm256_srli_epi16(*from, 4), _mm256_set1_epi8(15));
     __asm__("vmovdqa %1, %0\n\tvpsrlw $4, %0, %0\n\tvpand %2, %0, %0"
             : "=x"(nibbles)
-            : "m"(*(const __m256i *)(const void *)weights), "m"(nibble_mask));
+            : "m"(*from), "m"(nibble_mask));
     return nibbles;
 }
 
@@ -183,11 +174,11 @@ static inline __attribute__((always_inline)) void count(size_t rows, size_t byte
         for (size_t row = 0; row < rows; ++row)
             counts0[row] = counts1[row] = _mm256_setzero_si256();
         for (; weights < stop; weights += N_TILE, a += 2 * rows) {
-            __m256i nibbles0 = low_nibbles(weights), nibbles1 = low_nibbles(weights + 32);
+            __m256i nibbles0 = low_nibbles(rows > 4, weights), nibbles1 = low_nibbles(rows > 4, weights + 32);
 #pragma GCC unroll 6
             for (size_t row = 0; row < rows; ++row)
                 step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[row]);
-            nibbles0 = high_nibbles(weights), nibbles1 = high_nibbles(weights + 32);
+            nibbles0 = high_nibbles(rows > 4, weights), nibbles1 = high_nibbles(rows > 4, weights + 32);
 #pragma GCC unroll 6
             for (size_t row = 0; row < rows; ++row)
                 step(&counts0[row], &counts1[row], nibbles0, nibbles1, a[rows + row]);
@@ -243,17 +234,11 @@ static void tile(const context *ctx, size_t rows, size_t m, size_t n, const uint
         store_row(ctx, m + row, n, totals[row]);
 }
 
-/* Rows of the next tile: as even as possible, 7 rows are 4 and 3. */
-static inline size_t tile_rows(size_t rows_left) {
-    size_t tiles_left = (rows_left + M_TILE - 1) / M_TILE;
-    return (rows_left + tiles_left - 1) / tiles_left;
-}
-
 static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, uint8_t *to) {
     size_t bytes = k_bytes(args->k);
     const char *from = (const char *)args->a + first * args->a_stride;
     for (size_t in_tile; rows; rows -= in_tile, to += 2 * in_tile * bytes, from += in_tile * args->a_stride) {
-        in_tile = tile_rows(rows);
+        in_tile = tile_rows(rows, M_TILE);
         for (size_t row = 0; row < in_tile; ++row) {
             const uint8_t *a = (const uint8_t *)(from + row * args->a_stride);
             for (size_t byte = 0; byte < bytes; ++byte) {
@@ -265,16 +250,15 @@ static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, u
 }
 
 static void run(const onebit_gemm_args *args) {
-    size_t bytes = k_bytes(args->k), most = block_rows(args->k), n_total = args->n_end - args->n_begin;
-    context ctx = {args, args->m * n_total * sizeof(int32_t) > STREAM_BYTES &&
-                             ((uintptr_t)args->out | args->out_stride) % 32 == 0};
+    size_t bytes = k_bytes(args->k), most = block_rows(2 * bytes, M_TILE);
+    context ctx = {args, stream_output(args, 32)};
     for (size_t first = 0, rows; first < args->m; first += rows) {
         rows = args->m - first < most ? args->m - first : most;
         pack_rows(args, first, rows, args->scratch);
         for (size_t n = args->n_begin; n < args->n_end; n += N_TILE) {
             const uint8_t *weights = (const uint8_t *)args->weights + n * bytes;
             for (size_t m = 0, in_tile; m < rows; m += in_tile) {
-                in_tile = tile_rows(rows - m);
+                in_tile = tile_rows(rows - m, M_TILE);
                 tile(&ctx, in_tile, first + m, n, (const uint8_t *)args->scratch + 2 * m * bytes, weights);
             }
         }

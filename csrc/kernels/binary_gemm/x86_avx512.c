@@ -10,31 +10,20 @@
  * The inner step is inline assembly because compilers hoist the broadcasts, run out of registers and spill
  * accumulators (10 % slower, seen with GCC 12). */
 #include "kernels/binary_gemm/binary_gemm.h"
+#include "kernels/binary_gemm/blocking.h"
 #include "kernels/binary_gemm/panels.h"
 
 #include <immintrin.h>
-#include <stdbool.h>
 
-enum {
-    LANES = 16,
-    M_TILE = 12,
-    BLOCK_BYTES = 256 * 1024, /* activations of a block stay in the second-level cache */
-    STREAM_BYTES = 8 << 20    /* outputs larger than this bypass the caches */
-};
+enum { LANES = 16, M_TILE = 12 };
 
 typedef struct {
     const onebit_gemm_args *args;
     bool stream;
 } context;
 
-/* Rows of activations a block: whole tiles, at least one. */
-static size_t block_rows(size_t words) {
-    size_t tiles = BLOCK_BYTES / (words * sizeof(uint32_t) * M_TILE + 1);
-    return (tiles ? tiles : 1) * M_TILE;
-}
-
 static size_t scratch_size(size_t m, size_t k) {
-    size_t words = onebit_words(k), rows = block_rows(words);
+    size_t words = onebit_words(k), rows = block_rows(words * sizeof(uint32_t), M_TILE);
     return m == 1 ? 0 : (m < rows ? m : rows) * words * sizeof(uint32_t);
 }
 
@@ -130,17 +119,11 @@ typedef void tile_function(const context *, size_t m, size_t n, const uint32_t *
 static tile_function *const tiles[M_TILE + 1] = {NULL,  tile1, tile2, tile3,  tile4,  tile5, tile6,
                                                  tile7, tile8, tile9, tile10, tile11, tile12};
 
-/* Rows of the next tile: as even as possible, 13 rows are 7 and 6. */
-static inline size_t tile_rows(size_t rows_left) {
-    size_t tiles_left = (rows_left + M_TILE - 1) / M_TILE;
-    return (rows_left + tiles_left - 1) / tiles_left;
-}
-
 static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, uint32_t *to) {
     size_t words = onebit_words(args->k);
     const char *from = (const char *)args->a + first * args->a_stride;
     for (size_t in_tile; rows; rows -= in_tile, to += in_tile * words, from += in_tile * args->a_stride) {
-        in_tile = tile_rows(rows);
+        in_tile = tile_rows(rows, M_TILE);
         for (size_t row = 0; row < in_tile; ++row) {
             const uint32_t *a = (const uint32_t *)(from + row * args->a_stride);
             for (size_t word = 0; word < words; ++word)
@@ -150,9 +133,8 @@ static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, u
 }
 
 static void run(const onebit_gemm_args *args) {
-    size_t words = onebit_words(args->k), most = block_rows(words), n_total = args->n_end - args->n_begin;
-    context ctx = {args, args->m * n_total * sizeof(int32_t) > STREAM_BYTES &&
-                             ((uintptr_t)args->out | args->out_stride) % 64 == 0};
+    size_t words = onebit_words(args->k), most = block_rows(words * sizeof(uint32_t), M_TILE);
+    context ctx = {args, stream_output(args, 64)};
     for (size_t first = 0, rows; first < args->m; first += rows) {
         rows = args->m - first < most ? args->m - first : most;
         const uint32_t *block = args->m == 1 ? args->a : args->scratch;
@@ -161,7 +143,7 @@ static void run(const onebit_gemm_args *args) {
         for (size_t n = args->n_begin; n < args->n_end; n += N_TILE) {
             const uint32_t *weights = (const uint32_t *)args->weights + n * words;
             for (size_t m = 0, in_tile; m < rows; m += in_tile) {
-                in_tile = tile_rows(rows - m);
+                in_tile = tile_rows(rows - m, M_TILE);
                 tiles[in_tile](&ctx, first + m, n, block + m * words, weights);
             }
         }
