@@ -12,7 +12,7 @@ import numpy as np
 
 from onebit.program import header
 from onebit.program.atomic import write_atomically
-from onebit.program.errors import ProgramError, shorten
+from onebit.program.errors import ProgramError, fail, shorten
 from onebit.program.graph import Constant, Program
 from onebit.program.schema import Graph, to_json
 from onebit.program.tensors import Array
@@ -42,7 +42,7 @@ def load(path: str | os.PathLike[str]) -> Program:
         mode = target.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise ProgramError(f"file: kind: found {kind}, expected a regular file")
+            fail("file", "kind", kind, "a regular file")
         with target.open("rb") as file:
             program = _read(file)
         verify(program)
@@ -71,9 +71,7 @@ def _read(file: BufferedReader) -> Program:
     length = header.check_length(file.read(header.LENGTH_BYTES), size)
     raw = file.read(length)
     if len(raw) != length:
-        raise ProgramError(
-            f"header: length: found {len(raw)} bytes, expected {length}: the file is cut short"
-        )
+        fail("header", "length", f"{len(raw)} bytes", f"{length}: the file is cut short")
     text, stored = header.parse(raw, size - header.LENGTH_BYTES - length)
     graph = Graph(text)
     _check_same_tensors(graph, stored)
@@ -89,22 +87,20 @@ def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
     for name, type_ in graph.constants.items():
         place = f"constant {shorten(name)}"
         if name not in present:
-            raise ProgramError(
-                f"{place}: every constant is stored: found no tensor of this name, expected one"
-            )
+            fail(place, "every constant is stored", "no tensor of this name", "one")
         tensor = present[name]
         if tensor.dtype != type_.storage_dtype:
-            raise ProgramError(
-                f"{place}: storage dtype of {type_}: found {tensor.dtype}, expected {type_.storage_dtype}"
-            )
+            fail(place, f"storage dtype of {type_}", tensor.dtype, type_.storage_dtype)
         if tensor.shape != type_.storage_shape:
-            raise ProgramError(
-                f"{place}: storage shape of {type_}: found {tensor.shape}, expected {type_.storage_shape}"
-            )
+            fail(place, f"storage shape of {type_}", tensor.shape, type_.storage_shape)
     for name in present:
         if name not in graph.constants:
-            place = f"tensor {shorten(name)}"
-            raise ProgramError(f"{place}: every tensor is a constant of the graph: found none of this name")
+            fail(
+                f"tensor {shorten(name)}",
+                "every tensor is a constant of the graph",
+                "none of this name",
+                "one",
+            )
 
 
 def _array(file: BufferedReader, tensor: header.Stored) -> Array:
@@ -114,9 +110,8 @@ def _array(file: BufferedReader, tensor: header.Stored) -> Array:
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:
-            raise ProgramError(
-                f"tensor {tensor.name!r}: found {done} bytes, expected {len(view)}: the file is cut short"
-            )
+            place = f"tensor {shorten(tensor.name)}"
+            fail(place, "size", f"{done} bytes", f"{len(view)}: the file is cut short")
         done += count
     array.flags.writeable = False
     return array
