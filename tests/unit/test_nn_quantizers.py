@@ -186,7 +186,7 @@ def test_compiled_inside_a_graph_keeps_its_gradient(name: str, dtype: torch.dtyp
 
 
 def test_create_by_name_makes_new_modules() -> None:
-    assert quantizers.names() == ["ste_sign", "stochastic_sign"]
+    assert quantizers.names() == ["approx_sign", "ste_sign", "stochastic_sign"]
     assert isinstance(quantizers.create("ste_sign"), SteSign)
     assert quantizers.create("stochastic_sign", real_in_eval=True).real_in_eval is True
     assert quantizers.create("ste_sign") is not quantizers.create("ste_sign")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from onebit.models.binaryconnect_mlp import BinaryConnectMlp
-from onebit.models.bnn_convnet import BnnConvNet, BnnConvNetSvhn
+from onebit.models.bnn_convnet import BnnConvNet
 from onebit.models.bnn_mlp import BnnMlp
 from onebit.models.registry import ModelEntry, create, create_small, entry, example_input, names, register
 
 __all__ = [
     "BinaryConnectMlp",
     "BnnConvNet",
-    "BnnConvNetSvhn",
     "BnnMlp",
     "ModelEntry",
     "create",

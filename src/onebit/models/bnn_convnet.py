@@ -11,14 +11,18 @@ from onebit.models.images import ImageSequential, check_image, check_sizes
 from onebit.models.registry import register
 from onebit.nn import BinaryConv2d, BinaryLinear, ScalePixels, quantizers
 
-__all__ = ["BnnConvNet", "BnnConvNetSvhn"]
+__all__ = ["BnnConvNet"]
 
 _SMALL = {"input_shape": (3, 9, 10), "classes": 3, "widths": (33, 31, 65), "hidden": (33,)}
 
 
 @register("bnn_convnet_cifar10", small=_SMALL)
+@register("bnn_convnet_svhn", small=_SMALL, preset={"widths": (64, 128, 256)})
 class BnnConvNet(ImageSequential):
-    """2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-1024FC-10, 14,029,716 parameters.
+    """2×128C3-MP2-2×256C3-MP2-2×512C3-MP2-1024FC-1024FC-10: 14,029,716 parameters.
+
+    That is `bnn_convnet_cifar10`; `bnn_convnet_svhn`, the paper's SVHN network, has half the convolutions'
+    widths (64, 128, 256) and 6,403,540 parameters.
 
     Input: (N, *input_shape), uint8 (scale_pixels=True) or floating point. Output: (N, classes) float32.
 
@@ -84,35 +88,3 @@ class BnnConvNet(ImageSequential):
                 layers[f"activation{i}"] = quantizers.create(activation)
             fan_in = fan_out
         super().__init__(layers, input_shape, takes_bytes=scale_pixels)
-
-
-@register("bnn_convnet_svhn", small=_SMALL)
-class BnnConvNetSvhn(BnnConvNet):
-    """`BnnConvNet` with half the convolution widths: the paper's SVHN network, 6,403,540 parameters."""
-
-    def __init__(
-        self,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        widths: Sequence[int] = (64, 128, 256),
-        hidden: Sequence[int] = (1024, 1024),
-        *,
-        activation: str = "ste_sign",
-        weight_quantizer: str = "ste_sign",
-        padding_value: int = 0,
-        bn_eps: float = 1e-4,
-        bn_momentum: float = 0.1,
-        scale_pixels: bool = True,
-    ) -> None:
-        super().__init__(
-            input_shape,
-            classes,
-            widths,
-            hidden,
-            activation=activation,
-            weight_quantizer=weight_quantizer,
-            padding_value=padding_value,
-            bn_eps=bn_eps,
-            bn_momentum=bn_momentum,
-            scale_pixels=scale_pixels,
-        )

@@ -23,21 +23,26 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model: its name, its class, and the options that make it small enough for tests."""
+    """One model: its name, its class, the options that make it small enough for tests, and the options that
+    the name stands for where several names share a class."""
 
     name: str
     factory: Callable[..., nn.Module]
     small: Mapping[str, Any]
+    preset: Mapping[str, Any]
 
 
 _registry: dict[str, ModelEntry] = {}
 _F = TypeVar("_F", bound=Callable[..., nn.Module])
 
 
-def register(name: str, *, small: Mapping[str, Any]) -> Callable[[_F], _F]:
+def register(
+    name: str, *, small: Mapping[str, Any], preset: Mapping[str, Any] | None = None
+) -> Callable[[_F], _F]:
     """Class decorator: make a model available as `create(name)`.
 
     small: constructor options for a variant that tests run in milliseconds.
+    preset: constructor options that `name` stands for; a class may be registered under several names.
     ValueError if the name is taken, TypeError if the class has no `example_input`.
     """
 
@@ -46,7 +51,7 @@ def register(name: str, *, small: Mapping[str, Any]) -> Callable[[_F], _F]:
             raise ValueError(f"model {name!r} is already registered, by {_registry[name].factory!r}")
         if not callable(getattr(factory, "example_input", None)):
             raise TypeError(f"model {name!r} needs a method example_input(batch_size) to be registered")
-        _registry[name] = ModelEntry(name, factory, dict(small))
+        _registry[name] = ModelEntry(name, factory, dict(small), dict(preset or {}))
         return factory
 
     return add
@@ -71,7 +76,7 @@ def create(name: str, **options: Any) -> nn.Module:
 
     ValueError for an unknown name; TypeError for an option that the model does not have.
     """
-    factory = entry(name).factory
+    factory, preset = entry(name).factory, entry(name).preset
     known = [p for p in inspect.signature(factory).parameters if p != "self"]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -79,7 +84,7 @@ def create(name: str, **options: Any) -> nn.Module:
             f"model {name!r} has no option {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(map(repr, known))}"
         )
-    return factory(**options)
+    return factory(**{**preset, **options})
 
 
 def create_small(name: str, **options: Any) -> nn.Module:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from onebit.nn import markers, quantizers
+from onebit.nn.activations import RPReLU, RSign
 from onebit.nn.conv import BinaryConv1d, BinaryConv2d
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
-from onebit.nn.pixels import ScalePixels
-from onebit.nn.quantizers import SteSign, StochasticSign, ste_sign, stochastic_sign
+from onebit.nn.pixels import NormalizePixels, ScalePixels
+from onebit.nn.quantizers import (
+    ApproxSign,
+    SteSign,
+    StochasticSign,
+    approx_sign,
+    ste_sign,
+    stochastic_sign,
+)
 
 __all__ = [
+    "ApproxSign",
     "BinaryConv1d",
     "BinaryConv2d",
     "BinaryLinear",
+    "NormalizePixels",
+    "RPReLU",
+    "RSign",
     "ScalePixels",
     "SquareHingeLoss",
     "SteSign",
     "StochasticSign",
+    "approx_sign",
     "markers",
     "quantizers",
     "square_hinge",

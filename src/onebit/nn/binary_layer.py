@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn import quantizers
+from onebit.nn.markers import emits_markers
 from onebit.nn.scales import channel_mean, with_loose_gradient
 
 __all__ = ["BinaryLayer", "Init", "InputScale", "WeightScale"]
 
-WeightScale = Literal["channel_mean", "channel_mean_loose", "learned"]
+WeightScale = Literal["channel_mean", "channel_mean_loose", "channel_mean_detached", "learned"]
 InputScale = Literal["xnor"]
 Init = Literal["uniform", "glorot"]
 
@@ -107,6 +108,8 @@ class BinaryLayer(nn.Module):
             return binary, channel_mean(self.weight)
         if self.weight_scale == "channel_mean_loose":
             return with_loose_gradient(binary, self.weight)
+        if self.weight_scale == "channel_mean_detached":
+            return binary, channel_mean(self.weight if emits_markers() else self.weight.detach())
         return binary, self.scale
 
     def finished(self, y: Tensor, alpha: Tensor | None, k: Tensor | None, axes_after: int) -> Tensor:

@@ -119,7 +119,7 @@ class _BinaryConv(BinaryLayer):
         a = x.abs().mean(dim=1, keepdim=True)
         if self.box is None:
             return self._average(a)
-        return self._convolve(a, self.box.to(a.dtype), self.stride, self.padding, 1)
+        return self._convolve(a, self.box, self.stride, self.padding, 1)
 
     def _convolve(
         self, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
@@ -157,7 +157,8 @@ class BinaryConv2d(_BinaryConv):
     weight_quantizer: the same for the weight; None makes it an ordinary real layer without latent weights.
     weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each filter, recomputed from
         the latent weight (BWN and XNOR-Net, arXiv 1603.05279, section 3.1) with its exact gradient;
-        "channel_mean_loose": the same α with the paper's own gradient (both in onebit.nn.scales);
+        "channel_mean_loose", "channel_mean_detached": the same α with the paper's own gradient, or with none
+        through α (formulas in onebit.nn.scales);
         "learned": a parameter `scale` of shape (out_channels,) that starts at that mean.
     input_scale: None, or "xnor": the output is multiplied by K, the mean of |x| over the channels, averaged
         over the kernel's window with the same stride, padding and dilation (XNOR-Net, section 3.2, eq. 9-11;

@@ -21,7 +21,8 @@ class BinaryLinear(BinaryLayer):
     weight_quantizer: the same for the weight; None makes it an ordinary real layer without latent weights.
     weight_scale: None (BinaryConnect, BNN); "channel_mean": α = mean |W| of each output, recomputed from
         the latent weight (XNOR-Net, arXiv 1603.05279, section 3.1) with its exact gradient;
-        "channel_mean_loose": the same α with the paper's own gradient (both in onebit.nn.scales);
+        "channel_mean_loose", "channel_mean_detached": the same α with the paper's own gradient, or with none
+        through α (formulas in onebit.nn.scales);
         "learned": a parameter `scale` of shape (out_features,) that starts at that mean.
     input_scale: None, or "xnor": the output is multiplied by K = mean |x| over the features (XNOR-Net,
         section 3.2, for a dense layer; x before its quantizer). Not with input_quantizer=None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from onebit.nn.markers import emits_markers, pixels_formula
 
-__all__ = ["ScalePixels"]
+__all__ = ["NormalizePixels", "ScalePixels"]
 
 
 class ScalePixels(nn.Module):
@@ -32,3 +33,51 @@ class ScalePixels(nn.Module):
         if emits_markers():
             return cast(Tensor, torch.ops.onebit.scale_pixels(x))
         return pixels_formula(x)
+
+
+class NormalizePixels(nn.Module):
+    """uint8 images (N, C, H, W) -> float32 of that shape: (x/255 - mean[c]) / std[c], as x·a[c] + b[c].
+
+    mean, std: one number a channel, of pixels in 0..1; the defaults are those of ImageNet's training set.
+    a = 1/(255·std) and b = -mean/std are rounded to float32 once, and so are the product and the sum: unlike
+    ScalePixels this is *not* exact, and two summation orders of a layer behind it differ in the last bits.
+    It is for networks whose first layer is real; there is no integer path to lose.
+
+    ValueError for counts that differ or a std that is not positive; TypeError for any other dtype than uint8;
+    ValueError for an image of other channels.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(s > 0 for s in std):
+            raise ValueError(
+                f"mean and std must be equally many, every std positive; got mean={mean!r}, std={std!r}"
+            )
+        self.mean, self.std = tuple(mean), tuple(std)
+        scale = torch.tensor([1 / (255 * s) for s in std]).reshape(-1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).reshape(-1, 1, 1)
+        self.register_buffer("scale", scale, persistent=False)  # follows from mean and std: no state
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8:
+            raise TypeError(
+                f"NormalizePixels takes torch.uint8 pixels (0..255), got {x.dtype}; pass the bytes as they "
+                "come from the image, or leave NormalizePixels out of the model if its input is normalized"
+            )
+        if x.ndim != 4 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"NormalizePixels with {len(self.mean)} means takes images of shape "
+                f"(batch, {len(self.mean)}, height, width); got {tuple(x.shape)}"
+            )
+        return x.to(torch.float32) * self.scale + self.shift
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"

@@ -6,8 +6,12 @@ Forward, stochastic (BNN eq. 2; BinaryConnect, arXiv 1511.00363, eq. 2-3):
                                                          p = clip((x + 1) / 2, 0, 1)
 Backward of both (BNN eq. 4):                            dC/dx = dC/dq where |x| <= 1, else 0
 
+Backward of ApproxSign (Bi-Real Net, arXiv 1808.00278, eq. 7-8):
+                                                         dC/dx = dC/dq · (2 - 2|x|) where |x| < 1, else 0
+
 The true derivative of sign is 0 almost everywhere. The straight-through estimator (STE) uses the derivative
-of hard tanh instead: straight through inside [-1, 1], stopped outside ("saturating").
+of hard tanh instead: straight through inside [-1, 1], stopped outside ("saturating"). ApproxSign uses that
+of a piecewise quadratic, which hugs the step more closely: 2 at 0, falling to 0 at ±1.
 
 Which STE for weights? BinaryConnect (Algorithm 1) hands dC/dq straight to the latent weight, with no window,
 and then clips the latent weight to [-1, 1]. Under that clipping every latent weight lies inside the window,
@@ -34,7 +38,17 @@ from torch import Tensor, nn
 
 from onebit.nn.markers import emits_markers, sign_formula
 
-__all__ = ["SteSign", "StochasticSign", "create", "names", "register", "ste_sign", "stochastic_sign"]
+__all__ = [
+    "ApproxSign",
+    "SteSign",
+    "StochasticSign",
+    "approx_sign",
+    "create",
+    "names",
+    "register",
+    "ste_sign",
+    "stochastic_sign",
+]
 
 _registry: dict[str, Callable[..., nn.Module]] = {}
 _M = TypeVar("_M", bound=nn.Module)
@@ -95,6 +109,21 @@ class _SteSign(torch.autograd.Function):
     Function that returns an alias loses its gradient without a word (pytorch#180642)."""
 
     @staticmethod
+    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.window = window
+        return sign_formula(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return torch.where(x.abs() <= ctx.window, grad_outputs[0], 0), None
+
+
+class _ApproxSign(torch.autograd.Function):
+    """sign with the derivative of Bi-Real Net's piecewise quadratic."""
+
+    @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return sign_formula(x)
@@ -102,7 +131,8 @@ class _SteSign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (x,) = ctx.saved_tensors
-        return torch.where(x.abs() <= 1, grad_outputs[0], 0)
+        size = x.abs()
+        return torch.where(size < 1, (2 - 2 * size) * grad_outputs[0], 0)
 
 
 class _StochasticSign(torch.autograd.Function):
@@ -120,15 +150,27 @@ class _StochasticSign(torch.autograd.Function):
         return torch.where(x.abs() <= 1, grad_outputs[0], 0), None
 
 
-def ste_sign(x: Tensor) -> Tensor:
-    """sign(x), differentiable by the saturating STE (BNN eq. 1 and 4).
+def ste_sign(x: Tensor, window: float = 1.0) -> Tensor:
+    """sign(x), differentiable by the saturating STE (BNN eq. 1 and 4): the gradient passes where |x| <=
+    window.
 
     x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     """
     _require_float(x, "ste_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
-    return cast(Tensor, _SteSign.apply(x))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _SteSign.apply(x, window))  # type: ignore[no-untyped-call]
+
+
+def approx_sign(x: Tensor) -> Tensor:
+    """sign(x), with the gradient of Bi-Real Net: (2 - 2|x|)·g where |x| < 1, else 0.
+
+    x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
+    """
+    _require_float(x, "approx_sign")
+    if emits_markers():
+        return cast(Tensor, torch.ops.onebit.sign(x))
+    return cast(Tensor, _ApproxSign.apply(x))  # type: ignore[no-untyped-call]
 
 
 def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -145,10 +187,30 @@ def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> T
 
 @register("ste_sign")
 class SteSign(nn.Module):
-    """`ste_sign` as a module: deterministic sign, saturating STE. Same in train and eval mode."""
+    """`ste_sign` as a module: deterministic sign, saturating STE. Same in train and eval mode.
+
+    window: the gradient passes where |x| <= window; 1 in BNN, 1.25 in QuickNet. ValueError unless positive.
+    """
+
+    def __init__(self, *, window: float = 1.0) -> None:
+        super().__init__()
+        if not window > 0:
+            raise ValueError(f"window must be positive; got {window!r}")
+        self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        return ste_sign(x)
+        return ste_sign(x, self.window)
+
+    def extra_repr(self) -> str:
+        return "" if self.window == 1 else f"window={self.window}"
+
+
+@register("approx_sign")
+class ApproxSign(nn.Module):
+    """`approx_sign` as a module: deterministic sign, gradient of Bi-Real Net. Same in train and eval mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return approx_sign(x)
 
 
 @register("stochastic_sign")

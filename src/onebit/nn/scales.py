@@ -6,8 +6,11 @@ K = A box-filtered by 1/(kh·kw). Both multiply the *finished* ±1 sum, channel 
 
 Gradient of the weights. Let W̃ = α·sign(W) and G = ∂C/∂W̃. Then
 
-    exact   ∂C/∂w_i = sign(w_i)/n · Σ_j G_j·sign(w_j) + α·G_i·1[|w_i| <= 1]
-    loose   ∂C/∂w_i = (1/n + α·1[|w_i| <= 1])·G_i            (the paper's, end of section 3.1)
+    exact     ∂C/∂w_i = sign(w_i)/n · Σ_j G_j·sign(w_j) + α·G_i·1[|w_i| <= 1]
+    loose     ∂C/∂w_i = (1/n + α·1[|w_i| <= 1])·G_i            (the paper's, end of section 3.1)
+
+    detached  ∂C/∂w_i = α·G_i·1[|w_i| <= 1]                    (α a constant: Bi-Real Net's and ReActNet's
+    code)
 
 The exact one is what automatic differentiation gives for α = mean |W|, the STE standing for sign. The loose
 one drops, from the first sum, every term but j = i. (The paper's window is open, |w| < 1; ours is the
@@ -57,7 +60,7 @@ def with_loose_gradient(binary: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     binary: the quantized weight, weight: the latent one, both (out, ...). α, (out,), has no gradient of its
     own.
     """
-    alpha = channel_mean(weight.detach())
-    if emits_markers() or not torch.is_grad_enabled():
-        return binary, alpha
-    return cast(Tensor, _LooseGradient.apply(binary, weight)), alpha  # type: ignore[no-untyped-call]
+    if emits_markers():
+        return binary, channel_mean(weight)
+    loose = cast(Tensor, _LooseGradient.apply(binary, weight))  # type: ignore[no-untyped-call]
+    return loose, channel_mean(weight.detach())
