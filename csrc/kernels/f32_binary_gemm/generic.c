@@ -6,7 +6,7 @@
 #include "base/bits.h"
 #include "kernels/f32_binary_gemm/f32_binary_gemm.h"
 
-enum { BLOCK = 32, GROUP = 4, SIGNS = 16, GROUPS_A_WORD = ONEBIT_WORD_BITS / GROUP, SUMS = 4 };
+enum { BLOCK = 32, GROUP = 4, SIGNS = 16, GROUPS_A_WORD = ONEBIT_WORD_BITS / GROUP };
 
 typedef float table[SIGNS];
 
@@ -39,27 +39,32 @@ static void build_tables(size_t k, const float *x, table *tables) {
     }
 }
 
-static float look_up(size_t words, const uint32_t *weights, const table *tables) {
-    float sum[SUMS] = {0};
-    for (size_t word = 0; word < words; ++word, tables += GROUPS_A_WORD) {
-        const uint32_t bits = weights[word];
-        for (int group = 0; group < GROUPS_A_WORD; ++group)
-            sum[group % SUMS] += tables[group][bits >> (GROUP * group) & (SIGNS - 1)];
-    }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+/* One word of one column. */
+static float look_up(uint32_t bits, const table *tables) {
+    float found[GROUPS_A_WORD];
+    for (int group = 0; group < GROUPS_A_WORD; ++group)
+        found[group] = tables[group][bits >> (GROUP * group) & (SIGNS - 1)];
+    return ((found[0] + found[1]) + (found[2] + found[3])) + ((found[4] + found[5]) + (found[6] + found[7]));
 }
 
 static void run(const onebit_gemm_args *args) {
     const size_t words = onebit_words(args->k);
-    const uint32_t *weights = args->weights;
     const float *scale = args->epilogue->scale, *bias = args->epilogue->bias;
     table *tables = args->scratch;
     for (size_t m = 0; m < args->m; ++m) {
         const float *x = (const float *)((const unsigned char *)args->a + m * args->a_stride);
         float *row = (float *)((unsigned char *)args->out + m * args->out_stride);
         build_tables(args->k, x, tables);
-        for (size_t n = args->n_begin; n < args->n_end; ++n)
-            row[n] = __builtin_fmaf(look_up(words, weights + n * words, tables), scale[n], bias[n]);
+        for (size_t n = args->n_begin; n < args->n_end; n += BLOCK) {
+            const uint32_t *weights = (const uint32_t *)args->weights + n * words;
+            const size_t width = args->n_end - n < BLOCK ? args->n_end - n : BLOCK;
+            float sum[BLOCK] = {0};
+            for (size_t word = 0; word < words; ++word)
+                for (size_t j = 0; j < width; ++j)
+                    sum[j] += look_up(weights[j * words + word], tables + word * GROUPS_A_WORD);
+            for (size_t j = 0; j < width; ++j)
+                row[n + j] = __builtin_fmaf(sum[j], scale[n + j], bias[n + j]);
+        }
     }
 }
 

@@ -66,8 +66,7 @@ static void check_value(const onebit_gemm_variant *variant, const problem *p, co
                         size_t n, float got) {
     const double exact = d->v[m * p->n + n];
     if (p->how == DYADIC) {
-        /* 24 bits times 24 bits plus 24 bits of like size: fma in double is exact but for one rounding, and
-         * that one never lands on a float32 tie by accident of these few bits; the float rounds it again. */
+        /* The sum is exact in any order, and fmaf rounds the epilogue once. */
         const float want = fmaf((float)exact, d->scale[n], d->bias[n]);
         CHECK(got == want, "%s m=%zu n=%zu k=%zu: [%zu][%zu] is %.9g, expected %.9g", variant->name, p->m,
               p->n, p->k, m, n, got, want);

@@ -1,4 +1,6 @@
 /* Every variant against a naive sum, with ==. */
+#include <math.h>
+
 #include "base/bits.h"
 #include "base/testing.h"
 #include "kernels/u8_gemm/u8_gemm.h"
@@ -33,8 +35,7 @@ static uint32_t expected(const onebit_epilogue *e, const int32_t *v, size_t n, s
     if (e->kind == ONEBIT_EPILOGUE_I32)
         return (uint32_t)v[i];
     if (e->kind == ONEBIT_EPILOGUE_F32) {
-        /* |v * scale| < 2^53 units in the last place of bias: the double is exact, and rounds once. */
-        const float y = (float)((double)(float)v[i] * (double)e->scale[i] + (double)e->bias[i]);
+        const float y = fmaf((float)v[i], e->scale[i], e->bias[i]);
         memcpy(&word, &y, sizeof word);
         return word;
     }
