@@ -1,0 +1,93 @@
+"""Random Programs: the reference executor == the engine, for every instruction set and 1 and 2 threads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onebit.program import OPS, Program, execute, verify
+from onebit.runtime import Engine
+from onebit.runtime.plan import plan_steps
+from parity.random_programs import ProgramMaker
+
+SEEDS = range(60)
+BATCHES = (1, 2, 5, 67)
+
+
+def _run(engine: Engine, *inputs: Any) -> list[Any]:
+    result = engine(*inputs)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def _compare(program: Program, engine: Engine, inputs: list[Any], context: str) -> None:
+    expected = execute(program, *inputs)
+    for name, found in zip(program.outputs, _run(engine, *inputs), strict=True):
+        wanted = expected[name]
+        assert found.dtype == wanted.dtype, (context, name)
+        assert found.shape == wanted.shape, (context, name)
+        # A NaN may arise (∞ − ∞) and is then a NaN everywhere; its payload is nobody's promise.
+        wrong = np.argwhere(~((found == wanted) | ((found != found) & (wanted != wanted))))
+        assert not len(wrong), (
+            f"{context}: {name}: {len(wrong)} of {wanted.size} differ, first at {tuple(wrong[0])}: "
+            f"{found[tuple(wrong[0])]!r}, expected {wanted[tuple(wrong[0])]!r}"
+        )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_programs_equal_the_reference(seed: int, isa: str) -> None:
+    maker = ProgramMaker(seed)
+    program = maker.make(ops=14)
+    verify(program)
+    seen = program.with_outputs(*(node.output for node in program.nodes))
+    for threads in (1, 2):
+        for version in (program, seen):  # some values fused away; every value kept
+            with Engine(version, threads=threads, isa=isa) as engine:
+                for batch in BATCHES:
+                    context = f"seed {seed}, {isa}, {threads} threads, batch {batch}"
+                    _compare(version, engine, maker.feed(batch), context)
+
+
+def test_the_seeds_cover_every_op_and_every_epilogue() -> None:
+    ops: Counter[str] = Counter()
+    stores: Counter[tuple[str, str]] = Counter()
+    longest = 0
+    for seed in SEEDS:
+        program = ProgramMaker(seed).make(ops=14)
+        for step in plan_steps(program):
+            ops.update(node.op for node in step.nodes)
+            stores[step.nodes[0].op, step.store] += 1
+            longest = max(longest, len(step.nodes))
+    assert set(ops) == set(OPS)
+    for family in ("binary_gemm", "u8_gemm"):
+        for store in ("i32", "f32", "bits"):
+            assert stores[family, store] > 0, (family, store)
+    assert stores["f32_gemm", "f32"] > 0
+    assert stores["f32_binary_gemm", "f32"] > 0
+    assert longest >= 4, "no GEMM took to_float and two more steps"
+
+
+def test_a_row_does_not_depend_on_its_batch(isa: str) -> None:
+    """A sample gives the same bytes alone, in a chunk and across chunks, whatever the thread count."""
+    rng = np.random.default_rng(5)
+    from program_samples import bytes_mlp, float_zoo
+
+    for program, shapes in (
+        (bytes_mlp(70, 65, 33), [(600, 70)]),
+        (float_zoo(66, 33), [(600, 1, 2, 33), (600, 66)]),
+    ):
+        inputs = [rng.integers(0, 256, shapes[0], dtype=np.uint8)]
+        if len(shapes) == 2:
+            inputs.append(rng.normal(size=shapes[1]).astype(np.float32))
+        results = []
+        for threads in (1, 2, 3):
+            with Engine(program, threads=threads, isa=isa) as engine:
+                whole = _run(engine, *inputs)
+                parts = [_run(engine, *(x[i : i + 1] for x in inputs)) for i in (0, 1, 255, 256, 599)]
+                for output, row in ((o, r) for o in range(len(whole)) for r in range(len(parts))):
+                    index = (0, 1, 255, 256, 599)[row]
+                    assert whole[output][index].tobytes() == parts[row][output][0].tobytes()
+                results.append([output.tobytes() for output in whole])
+        assert results[0] == results[1] == results[2]
