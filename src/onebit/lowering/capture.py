@@ -117,7 +117,7 @@ class _Reader:
         if isinstance(argument, fx.Node):
             value = argument.meta.get("val")
             if isinstance(value, (torch.SymInt, torch.SymBool, torch.SymFloat)):
-                return BatchSize()
+                return BatchSize(from_data=_reads_data(argument))
             if isinstance(value, (int, float, bool)):
                 return value
             return Ref(self._alias.get(argument.name, argument.name))
@@ -133,6 +133,13 @@ class _Reader:
         return Result(value.dtype, sample, str(tuple(str(d) for d in shape)).replace("'", ""))
 
 
+def _reads_data(node: fx.Node) -> bool:
+    """Is this number, or what it is computed from, read out of a tensor?"""
+    if "_local_scalar_dense" in str(node.target) or "aten.item" in str(node.target):
+        return True
+    return any(_reads_data(n) for n in node.all_input_nodes if not isinstance(n.meta.get("val"), Tensor))
+
+
 def _op_name(target: Any) -> str:
     return "getitem" if target is operator.getitem else str(target)
 
@@ -146,7 +153,7 @@ def _origin(node: fx.Node, model: torch.nn.Module) -> Origin:
 
 
 def _source(trace: str) -> str:
-    """The innermost line of the user's own code in a PyTorch stack trace, as "file.py:12: code"."""
+    """The innermost line of the user's own code in a PyTorch stack trace, as 'file.py:12 "code"'."""
     lines = trace.splitlines()
     best = ""
     for i, line in enumerate(lines):
@@ -158,5 +165,5 @@ def _source(trace: str) -> str:
             continue
         number = parts[2].split("line ")[-1].split(",")[0]
         code = lines[i + 1].strip() if i + 1 < len(lines) else ""
-        best = f"{file.name}:{number}: {code}"
+        best = f'{file.name}:{number} "{code}"'
     return best

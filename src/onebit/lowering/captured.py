@@ -22,7 +22,9 @@ class Ref:
 
 @dataclass(frozen=True)
 class BatchSize:
-    """An argument that depends on the number of samples."""
+    """An argument that depends on the number of samples, or (`from_data`) on the numbers in a tensor."""
+
+    from_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Origin:
 
     layer: str = ""  # dotted path
     kind: str = ""  # class name of that module
-    source: str = ""  # "model.py:12: y = self.act(y)"
+    source: str = ""  # the user's own line, as 'model.py:12 "y = self.act(y)"'
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class Captured:
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     constant_names: Mapping[str, str] = field(default_factory=dict)  # name here -> dotted name in the model
+
+
+def batch_sizes(argument: Any) -> list[BatchSize]:
+    """Every BatchSize in the arguments of a call, or in an argument."""
+    if isinstance(argument, Call):
+        return batch_sizes((argument.args, tuple(argument.kwargs.values())))
+    if isinstance(argument, (tuple, list)):
+        return [found for item in argument for found in batch_sizes(item)]
+    return [argument] if isinstance(argument, BatchSize) else []
 
 
 def _collect(argument: Any, found: list[str]) -> None:

@@ -52,7 +52,7 @@ class Context:
         if self.call is None:
             raise Refused(Problem("", self.captured.kind, "its outputs", why, fix))
         origin = self.call.origin
-        place = f"{self.call.op} at {origin.source}" if origin.source else self.call.op
+        place = f"{self.call.op} in {origin.source}" if origin.source else self.call.op
         raise Refused(Problem(origin.layer, origin.kind, place, why, fix))
 
     def node(self, op: str, *inputs: str, **attrs: Any) -> str:

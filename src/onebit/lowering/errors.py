@@ -26,6 +26,9 @@ class Problem:
         return f"{who}{where}: {self.why}. What to do: {self.fix}."
 
 
+_SHOWN = 20  # problems that a message spells out
+
+
 class ConversionError(ValueError):
     """A model cannot become a Program. `problems` lists every reason found; the message holds them all."""
 
@@ -34,6 +37,8 @@ class ConversionError(ValueError):
         if len(self.problems) == 1:
             text = f"cannot convert: {self.problems[0]}"
         else:
-            lines = (f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1))
+            lines = [f"  {i}. {problem}" for i, problem in enumerate(self.problems[:_SHOWN], 1)]
+            if len(self.problems) > _SHOWN:
+                lines.append(f"  ... and {len(self.problems) - _SHOWN} more, in the error's `problems`")
             text = "\n".join([f"cannot convert, for {len(self.problems)} reasons:", *lines])
         super().__init__(text)

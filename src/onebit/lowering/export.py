@@ -101,7 +101,6 @@ def _blame(model: torch.nn.Module, trace: TracebackType | None) -> tuple[str, st
             layer, kind = paths[id(owner)], type(owner).__name__
             file = code.co_filename.replace("\\", "/")
             if "/torch/nn/modules/" not in file:
-                place = (
-                    f"{file.rsplit('/', 1)[-1]}:{line}: {linecache.getline(code.co_filename, line).strip()}"
-                )
+                source = linecache.getline(code.co_filename, line).strip()
+                place = f'{file.rsplit("/", 1)[-1]}:{line} "{source}"'
     return layer, kind, place

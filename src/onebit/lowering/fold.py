@@ -12,28 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebit.lowering.captured import BatchSize, Call, Captured, substitute
-from onebit.lowering.errors import ConversionError, Problem
+from onebit.lowering.captured import Call, Captured, batch_sizes, substitute
 
 
 def fold(captured: Captured) -> Captured:
-    """Evaluate every call whose arguments are all constant. ConversionError for random numbers."""
+    """Evaluate every call whose arguments are all constant, except for random numbers."""
     constants: dict[str, Any] = dict(captured.constants)
     names = dict(captured.constant_names)
     kept: list[Call] = []
-    problems: list[Problem] = []
     for call in _needed(captured):
-        if torch.Tag.nondeterministic_seeded in getattr(call.function, "tags", ()):
-            problems.append(_random(call))
-        elif all(ref in constants for ref in call.refs()) and not _has_batch_size(call):
+        if all(ref in constants for ref in call.refs()) and not batch_sizes(call) and not is_random(call):
             constants[call.name] = _evaluate(call, constants)
             name = _inherited_name(call, constants, names)
             if name:
                 names[call.name] = name
         else:
             kept.append(call)
-    if problems:
-        raise ConversionError(problems)
     tensors = {name: value for name, value in constants.items() if isinstance(value, Tensor)}
     return replace(captured, calls=tuple(kept), constants=tensors, constant_names=names)
 
@@ -49,12 +43,9 @@ def _needed(captured: Captured) -> list[Call]:
     return kept[::-1]
 
 
-def _has_batch_size(argument: Any) -> bool:
-    if isinstance(argument, Call):
-        return _has_batch_size((argument.args, tuple(argument.kwargs.values())))
-    if isinstance(argument, (tuple, list)):
-        return any(_has_batch_size(item) for item in argument)
-    return isinstance(argument, BatchSize)
+def is_random(call: Call) -> bool:
+    """Does the call draw from a random generator?"""
+    return torch.Tag.nondeterministic_seeded in getattr(call.function, "tags", ())
 
 
 @torch.no_grad()
@@ -72,13 +63,3 @@ def _inherited_name(call: Call, constants: dict[str, Any], names: dict[str, str]
     if len(sources) != 1 or not isinstance(result, Tensor):
         return ""
     return names[sources[0]] if result.numel() == constants[sources[0]].numel() else ""
-
-
-def _random(call: Call) -> Problem:
-    return Problem(
-        call.origin.layer,
-        call.origin.kind,
-        f"{call.op} at {call.origin.source}" if call.origin.source else call.op,
-        "it draws random numbers in eval mode, and a Program is deterministic",
-        "draw them in training mode only (if self.training: ...)",
-    )

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 import torch
 
 from onebit.lowering import rules_arithmetic, rules_linear, rules_shape, rules_sign
-from onebit.lowering.captured import Call, Captured, Input, substitute
+from onebit.lowering.captured import Call, Captured, Input, batch_sizes, substitute
 from onebit.lowering.context import RULES, Context, Refused
 from onebit.lowering.errors import ConversionError, Problem
-from onebit.lowering.refusals import advice
+from onebit.lowering.fold import is_random
+from onebit.lowering.refusals import FROM_BATCH_SIZE, FROM_DATA, RANDOM, advice
 from onebit.lowering.values import Bytes, Floats, Known, Signs, Value
 from onebit.program import DType, Program, TensorType
 
@@ -30,7 +31,7 @@ RULE_MODULES = (rules_arithmetic, rules_linear, rules_shape, rules_sign)  # impo
 def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
     """The Program and, for its constants, the names they would like. ConversionError with every problem."""
     context = Context(captured)
-    values: dict[str, Value | None] = {  # None: could not be lowered, and that has been reported
+    values: dict[str, Value | None] = {  # None: its type is unknown after a refusal
         name: Known(tensor, captured.constant_names.get(name, ""))
         for name, tensor in captured.constants.items()
     }
@@ -45,7 +46,7 @@ def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
         try:
             values[call.name] = _apply(context, call, values)
         except Refused as refused:
-            values[call.name] = None
+            values[call.name] = _stand_in(context, call)
             if refused.problem not in problems:
                 problems.append(refused.problem)
     if problems:
@@ -63,11 +64,20 @@ def _input(context: Context, spec: Input) -> Value:
     return Floats(context.builder.input(spec.name, TensorType(DType.F32, spec.sample)))
 
 
+def _stand_in(context: Context, call: Call) -> Value | None:
+    """A value of the type that a refused call would have, so that the calls after it are checked too."""
+    result = call.result
+    if result is None or result.sample is None or result.dtype is not torch.float32:
+        return None
+    return Floats(context.builder.input(f"stand-in for {call.name}", TensorType(DType.F32, result.sample)))
+
+
 def _apply(context: Context, call: Call, values: Mapping[str, Value | None]) -> Value:
     rule = RULES.get(call.op)
     if rule is None:
-        why, fix = advice(call.op)
-        context.refuse(why, fix)
+        context.refuse(*(RANDOM if is_random(call) and "dropout" not in call.op else advice(call.op)))
+    if rule is not rules_shape.view and (numbers := batch_sizes(call)):
+        context.refuse(*(FROM_DATA if any(n.from_data for n in numbers) else FROM_BATCH_SIZE))
     if call.result is not None and call.result.dtype in (torch.float64, torch.float16, torch.bfloat16):
         context.refuse(
             f"it computes in {call.result.dtype}", "use float32: model.float(), and float32 constants"

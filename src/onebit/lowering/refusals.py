@@ -48,6 +48,20 @@ _SUPPORTED = (
 )
 
 
+RANDOM = (
+    "it draws random numbers in eval mode, and a Program is deterministic",
+    "draw them in training mode only (if self.training: ...)",
+)
+FROM_DATA = (
+    "it reads a number out of a tensor (int(), float(), .item()), and a Program keeps all numbers in tensors",
+    "keep it a tensor, or make it a parameter or buffer",
+)
+FROM_BATCH_SIZE = (
+    "it computes with the number of samples, and one sample's result may not depend on the others",
+    "use a stored number",
+)
+
+
 def advice(op: str) -> tuple[str, str]:
     """(why, what to do) for a PyTorch operation that has no rule."""
     for prefixes, why_and_fix in _ADVICE.items():

@@ -1,0 +1,209 @@
+"""How a converted network is compared with PyTorch. The two rules are those of docs/numerics.md.
+
+Rule 1, exact: where every path to a sign is integer, or where all float sums are of dyadic numbers and hence
+exact in any order, results are compared with ==.
+Rule 2, tolerance: elsewhere each product of matrices meets its stated tolerance on identical inputs, and a
+sign may differ only where its argument lies within what that tolerance leaves open. Flips are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onebit.nn import quantizers
+from onebit.program import DType, Node, Program, execute, unpack_bits
+from onebit.runtime import Engine
+from support import machine_isas
+
+Array = np.ndarray[Any, Any]
+Executor = Callable[..., list[Array]]
+EPSILON = 2.0**-24  # half an ulp of float32, relative
+
+
+def _reference(program: Program, *inputs: Array) -> list[Array]:
+    results = execute(program, *inputs)
+    return [results[name] for name in program.outputs]
+
+
+def _engine(isa: str, threads: int) -> Executor:
+    def run(program: Program, *inputs: Array) -> list[Array]:
+        results = Engine(program, isa=isa, threads=threads)(*inputs)
+        return list(results) if isinstance(results, tuple) else [results]
+
+    return run
+
+
+# Everything that can run a Program. A further one is one more line.
+EXECUTORS: dict[str, Executor] = {"reference": _reference}
+EXECUTORS |= {f"{isa}, 1 thread": _engine(isa, 1) for isa in machine_isas()}
+EXECUTORS[f"{machine_isas()[-1]}, 2 threads"] = _engine(machine_isas()[-1], 2)
+
+
+def run_everywhere(program: Program, *inputs: Array) -> Iterator[tuple[str, list[Array]]]:
+    """(executor's name, outputs) for each executor."""
+    for name, executor in EXECUTORS.items():
+        yield name, executor(program, *inputs)
+
+
+def eager(model: nn.Module, *inputs: Tensor) -> list[Array]:
+    """What PyTorch computes: float32, eager, CPU, eval."""
+    with torch.no_grad():
+        results = model(*inputs)
+    return [r.numpy() for r in (results if isinstance(results, (tuple, list)) else [results])]
+
+
+def assert_equal(model: nn.Module, program: Program, *inputs: Tensor) -> None:
+    """Rule 1: each executor's outputs == PyTorch's, element for element."""
+    expected = eager(model, *inputs)
+    for name, found in run_everywhere(program, *(x.numpy() for x in inputs)):
+        assert len(found) == len(expected), name
+        for position, (a, b) in enumerate(zip(expected, found, strict=True)):
+            assert a.shape == b.shape, (name, position, a.shape, b.shape)
+            wrong = np.argwhere(a != b)
+            assert not len(wrong), (
+                f"{name}, output {position}: {len(wrong)} of {a.size} differ, first at {tuple(wrong[0])}: "
+                f"PyTorch {a[tuple(wrong[0])]!r}, {name} {b[tuple(wrong[0])]!r}"
+            )
+
+
+def sign_outputs(program: Program) -> list[str]:
+    """Names of the values that are signs, in the order in which they are computed."""
+    return [node.output for node in program.nodes if node.op in ("sign", "threshold")]
+
+
+def eager_signs(model: nn.Module, *inputs: Tensor) -> list[Array]:
+    """The output of every quantizer of activations, in the order in which PyTorch ran them."""
+    weights = {id(m.weight_quantizer) for m in model.modules() if hasattr(m, "weight_quantizer")}
+    seen: list[Array] = []
+    hooks = [
+        module.register_forward_hook(lambda m, args, out: seen.append(out.numpy().copy()))
+        for module in model.modules()
+        if isinstance(module, quantizers.SteSign) and id(module) not in weights
+    ]
+    with torch.no_grad():
+        model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def assert_hidden_bits_equal(model: nn.Module, program: Program, *inputs: Tensor) -> int:
+    """Rule 1 for every sign inside the network; returns how many signs were compared."""
+    names = sign_outputs(program)
+    expected = eager_signs(model, *inputs)
+    assert len(names) == len(expected)
+    compared = 0
+    if names:
+        for executor, found in run_everywhere(program.with_outputs(*names), *(x.numpy() for x in inputs)):
+            for name, a, b in zip(names, expected, found, strict=True):
+                assert np.array_equal(a.reshape(len(a), -1), b.reshape(len(b), -1)), (executor, name)
+                compared += a.size
+    return compared
+
+
+@dataclass
+class Flips:
+    """Outcome of a comparison by rule 2."""
+
+    signs: int = 0
+    flipped: int = 0
+    open: int = 0  # signs whose argument lies within the tolerance
+
+
+def assert_within_tolerance(program: Program, executor: Executor, *inputs: Array) -> Flips:
+    """Rule 2: run `program` on `executor`, and every node again in PyTorch.
+
+    Inputs and bits are taken from the executor's own run, so that one flip does not spread. Float values
+    carry a bound on the distance that two orders of summation can put between them; outputs must stay
+    within it, and signs must agree wherever the argument is farther from 0 than it.
+    """
+    names = [node.output for node in program.nodes]
+    found = dict(zip(names, executor(program.with_outputs(*names), *inputs), strict=True))
+    values: dict[str, tuple[Tensor, Tensor]] = {}  # name -> (PyTorch's value, bound)
+    for name, array in zip(program.inputs, inputs, strict=True):
+        values[name] = (torch.from_numpy(array).float(), torch.zeros(array.shape))
+    flips = Flips()
+    for node in program.nodes:
+        value, bound = _in_torch(program, node, values)
+        ours = torch.from_numpy(found[node.output]).float()
+        if program.values[node.output].dtype is DType.F32:
+            assert bool(((ours - value).abs() <= bound).all()), f"{node.op} of layer {node.layer!r}"
+            values[node.output] = (value, bound)
+            continue
+        if node.op == "sign":
+            argument, slack = values[node.inputs[0]]
+            differs, near = ours != value, argument.abs() <= slack
+            assert bool(near[differs].all()), f"a flip outside the tolerance in {node.layer!r}"
+            flips.signs += value.numel()
+            flips.flipped += int(differs.sum())
+            flips.open += int(near.sum())
+        else:
+            assert torch.equal(ours, value), f"{node.op} of layer {node.layer!r}"
+        values[node.output] = (ours, torch.zeros(ours.shape))
+    return flips
+
+
+def _constant(program: Program, name: str) -> Tensor:
+    constant = program.constants[name]
+    if constant.type.dtype is DType.BITS:
+        signs = np.where(unpack_bits(constant.array, constant.type.channels), 1.0, -1.0)
+        return torch.from_numpy(signs.astype(np.float32))
+    return torch.from_numpy(constant.array.copy())
+
+
+def _in_torch(
+    program: Program, node: Node, values: dict[str, tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """One node on PyTorch: (result, bound on the difference to any other order of summation)."""
+    operands = [values.get(n) or (_constant(program, n), torch.zeros(())) for n in node.inputs]
+    (x, dx), rest = operands[0], operands[1:]
+    match node.op:
+        case "f32_gemm" | "f32_binary_gemm":
+            w = rest[0][0]
+            own = 2 * (x.shape[-1] + 1) * EPSILON * (x.abs() @ w.abs().T)  # two orders, each this/2 off
+            return x @ w.T, dx @ w.abs().T + own
+        case "binary_gemm":
+            return x @ rest[0][0].T, dx[..., :1]
+        case "u8_gemm":
+            return (x * node.attrs["multiplier"] + node.attrs["offset"]) @ rest[0][0].T, dx[..., :1]
+        case "affine":
+            scale, shift = rest[0][0], rest[1][0]
+            y = (x.double() * scale.double() + shift.double()).float()
+            return y, dx * scale.abs() + 4 * EPSILON * (y.abs() + dx * scale.abs())
+        case "add" | "sub" | "mul" | "div":
+            return _arithmetic(node.op, x, dx, *rest[0])
+        case "prelu":
+            slope = rest[0][0]
+            bound = dx * slope.abs().clamp(min=1) + 4 * EPSILON * x.abs()
+            return torch.where(x >= 0, x, slope * x), bound
+        case "relu" | "hardtanh":
+            return x.clamp(node.attrs.get("min", 0.0), node.attrs.get("max", float("inf"))), dx
+        case "sign":
+            return torch.where(x >= 0, 1.0, -1.0), torch.zeros(x.shape)
+        case "threshold":
+            return torch.where((x >= rest[0][0]) != (rest[1][0] > 0), 1.0, -1.0), torch.zeros(x.shape)
+        case "to_float":
+            return x, dx
+        case "scale_pixels":
+            return (2 * x - 255) / 256, dx
+        case "reshape":
+            return x.reshape(len(x), *node.attrs["shape"]), dx.reshape(len(x), *node.attrs["shape"])
+    raise NotImplementedError(node.op)
+
+
+def _arithmetic(op: str, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> tuple[Tensor, Tensor]:
+    y: Tensor = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}[op](a, b)
+    if op == "mul":
+        spread = da * b.abs() + db * a.abs() + da * db
+    elif op == "div":
+        assert not bool(db.any()), "a divisor that is not exact has no simple bound"
+        spread = da / b.abs()
+    else:
+        spread = da + db
+    return y, torch.where(spread > 0, spread + 4 * EPSILON * (y.abs() + spread), 0.0).expand(y.shape)
