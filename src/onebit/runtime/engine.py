@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from ctypes import byref, c_double, c_void_p
+from ctypes import addressof, byref, c_char, c_double, c_void_p
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -133,6 +133,7 @@ class Engine:
         self._outputs = _ports(signature, signature.outputs)
         self._input_pointers = (c_void_p * len(self._inputs))()
         self._output_pointers = (c_void_p * len(self._outputs))()
+        self._arguments = (addressof(self._input_pointers), addressof(self._output_pointers))
 
     def __call__(self, *inputs: Array) -> Any:
         """Run a batch.
@@ -178,14 +179,11 @@ class Engine:
         with self._lock:
             if not self._finalizer.alive:
                 raise EngineError("this engine is closed")
-            # __array_interface__ is the quickest way to an address that also serves read-only arrays.
             for i, array in enumerate(arrays):
-                self._input_pointers[i] = array.__array_interface__["data"][0]
+                self._input_pointers[i] = _address(array)
             for i, array in enumerate(outputs):
-                self._output_pointers[i] = array.__array_interface__["data"][0]
-            status = self._function(
-                self._handle, len(arrays[0]), self._input_pointers, self._output_pointers, seconds
-            )
+                self._output_pointers[i] = _address(array)
+            status = self._function(self._handle, len(arrays[0]), *self._arguments, seconds)
         if status != OK:
             message = self._library.last_error()
             if status == ERROR_INPUT:
@@ -268,6 +266,13 @@ class Engine:
         inputs = ", ".join(f"{name} {type_}" for name, type_ in self.input_types.items())
         outputs = ", ".join(f"{name} {type_}" for name, type_ in self.output_types.items())
         return f"<onebit.Engine {inputs} → {outputs}; {self.isa}, {self.threads} threads>"
+
+
+def _address(array: Array) -> int:
+    """Where the data of a C-contiguous array begins. The first way is the quicker by a microsecond."""
+    if array.flags.writeable and array.size:
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type] # typed as a buffer from 3.12 on
+    return int(array.__array_interface__["data"][0])
 
 
 def _signature(program: Program) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_uint32, c_uint64, c_void_p
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -76,7 +76,7 @@ _STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
     "onebit_engine_create": (_PLAN, c_uint32, POINTER(c_void_p)),
     "onebit_engine_clone": (c_void_p, POINTER(c_void_p)),
     "onebit_engine_memory": (c_void_p, POINTER(MemoryInfo)),
-    "onebit_engine_run": (c_void_p, c_uint64, POINTER(c_void_p), POINTER(c_void_p), POINTER(c_double)),
+    "onebit_engine_run": (c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),  # addresses: quicker to pass
     "onebit_binary_matmul": (c_char_p, c_uint32, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p, c_void_p),
     "onebit_pack_sign": (c_char_p, c_uint64, c_uint64, c_void_p, c_void_p),
 }
