@@ -1,7 +1,8 @@
-"""Grows a Program node by node. Equal nodes and equal constants are made once."""
+"""Grows a Program node by node. Equal nodes are made once."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -61,9 +62,14 @@ class Builder:
         return self._constant(Constant(type_, pack_bits(positive)), hint)
 
     def _constant(self, constant: Constant, hint: str) -> str:
+        # A tensor of the model that is used twice is stored once; unnamed numbers stay with their layers.
+        key = ("constant", hint, constant.type, hashlib.sha256(constant.array.tobytes()).digest())
+        if "." in hint and key in self._made:
+            return self._made[key]
         name = f"#{len(self._constants)}"
         self._constants[name] = constant
         self.hints[name] = hint
+        self._made[key] = name
         return name
 
     def program(self, outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Program:

@@ -78,7 +78,7 @@ def _not_exported(model: torch.nn.Module, error: Exception) -> Problem:
         fix = "decide by arithmetic on both outcomes, or move the decision out of the model"
     elif "Constraints violated" in text or kind_of_error == "ConstraintViolationError":
         why = "it works for one batch size only, and a Program takes any"
-        fix = "use x.shape[0] or -1 where a number stands for the batch size"
+        fix = "use x.shape[0] or -1 where a number, or len(x), stands for the batch size"
     else:
         why = f"torch.export cannot follow it ({kind_of_error}: {_first_line(error)})"
         fix = "write this layer with the operations listed in docs/numerics.md"

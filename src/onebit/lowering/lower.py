@@ -39,7 +39,7 @@ def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
         values[spec.name] = _input(context, spec)
     problems: list[Problem] = []
     for call in captured.calls:
-        if any(values.get(ref) is None for ref in call.refs()):
+        if any(ref in values and values[ref] is None for ref in call.refs()):
             values[call.name] = None
             continue
         context.call = call
@@ -76,6 +76,10 @@ def _apply(context: Context, call: Call, values: Mapping[str, Value | None]) -> 
     rule = RULES.get(call.op)
     if rule is None:
         context.refuse(*(RANDOM if is_random(call) and "dropout" not in call.op else advice(call.op)))
+    if not all(ref in values for ref in call.refs()):
+        context.refuse(
+            "it takes a Python object that is no tensor", "use tensors, parameters and numbers only"
+        )
     if rule is not rules_shape.view and (numbers := batch_sizes(call)):
         context.refuse(*(FROM_DATA if any(n.from_data for n in numbers) else FROM_BATCH_SIZE))
     if call.result is not None and call.result.dtype in (torch.float64, torch.float16, torch.bfloat16):

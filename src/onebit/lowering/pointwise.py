@@ -38,7 +38,7 @@ def pointwise(call: Call, *operands: Any) -> Value | None:
     if not isinstance(first, Signs):
         return None
     same = all(isinstance(o, Signs) and o.name == first.name for o in varying)
-    if not same or not all(is_scalar(o) for o in operands if o not in varying):
+    if not same or not all(is_scalar(o) for o in operands if _is_constant(o) and o is not None):
         return None
     pair = _evaluate(call, *operands)
     expected = None if call.result is None else call.result.dtype

@@ -150,6 +150,12 @@ def clamp(context: Context, call: Call, x: Value, min: Any = None, max: Any = No
     return Floats(context.node("hardtanh", context.floats(x), min=low, max=high))
 
 
+@lowers("aten.relu6.default")
+def relu6(context: Context, call: Call, x: Value) -> Value:
+    """min(max(x, 0), 6)."""
+    return pointwise(call, x) or clamp(context, call, x, 0.0, 6.0)
+
+
 def _bound(context: Context, bound: Any, missing: float) -> float:
     if bound is None:
         return missing
