@@ -22,11 +22,11 @@ from onebit.train.progress import Progress
 from onebit.train.recipe import OptimizerRecipe, Recipe, recipe_tree, with_model_options
 from onebit.train.records import CURVES_NAME, Records, plot_curves
 from onebit.train.rundir import (
+    begin_run,
     build_model,
     default_run_dir,
-    open_run_dir,
+    find_checkpoint,
     recorded_recipe,
-    write_recipe,
     write_result,
 )
 
@@ -77,7 +77,7 @@ def train(
     """
     target = _device(device)
     folder = Path(run_dir) if run_dir is not None else default_run_dir(recipe.name, resume=resume)
-    checkpoint_path = open_run_dir(folder, resume=resume)
+    checkpoint_path = find_checkpoint(folder, resume=resume)
     checkpoint = checkpoints.load(checkpoint_path) if checkpoint_path else None
     splits = data.load(
         recipe.data.name,
@@ -136,7 +136,7 @@ class _Run:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.history: list[dict[str, Any]] = []
         if checkpoint is None:
-            write_recipe(folder, recipe)
+            begin_run(folder, recipe)
         else:
             self._restore(checkpoint)
         self.progress = Progress(recipe.epochs * self.steps, self._done(), recipe.epochs)

@@ -31,12 +31,18 @@ class Records:
         if self._events is not None:
             for key, value in record.items():
                 if key != "epoch" and value is not None:
-                    self._events.add_scalar(key.replace("_", "/", 1), value, record["epoch"])
+                    self._events.add_scalar(_tag(key), value, record["epoch"])
 
     def close(self) -> None:
         """Flush the events."""
         if self._events is not None:
             self._events.close()
+
+
+def _tag(key: str) -> str:
+    """ "train_loss" → "train/loss", so that TensorBoard groups them; other names as they are."""
+    part, _, rest = key.partition("_")
+    return f"{part}/{rest}" if part in ("train", "validation") else key
 
 
 def _event_writer(folder: Path, epochs: int, note: Callable[[str], None]) -> Any:

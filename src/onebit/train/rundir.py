@@ -30,22 +30,25 @@ def default_run_dir(name: str, *, resume: bool) -> Path:
     return latest if resume else candidate
 
 
-def open_run_dir(run_dir: Path, *, resume: bool) -> Path | None:
-    """Make the folder ready; the path of the checkpoint to go on from, None to begin at the beginning."""
+def find_checkpoint(run_dir: Path, *, resume: bool) -> Path | None:
+    """The path of the checkpoint to go on from, None to begin at the beginning.
+
+    Raises `TrainError` if the folder holds a run that nobody asked to resume.
+    """
     found = run_dir / checkpoints.FILE_NAME
     if not resume and (found.exists() or (run_dir / MODEL_NAME).exists()):
         raise TrainError(
             f"the folder {str(run_dir)!r} already holds a run: go on with it (--resume), or name another"
         )
+    return found if found.exists() else None
+
+
+def begin_run(run_dir: Path, recipe: Recipe) -> None:
+    """Make the folder and keep the resolved recipe in it."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainError(f"cannot make the run folder {str(run_dir)!r}: {error}") from error
-    return found if found.exists() else None
-
-
-def write_recipe(run_dir: Path, recipe: Recipe) -> None:
-    """Keep the resolved recipe beside the run."""
     write_text_atomically(run_dir / RECIPE_NAME, recipe_toml(recipe))
 
 
