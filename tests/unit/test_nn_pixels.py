@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from onebit.nn import ScalePixels
+from onebit.nn import NormalizePixels, ScalePixels
 
 
 def test_every_byte_is_exact() -> None:
@@ -38,3 +38,36 @@ def test_compiled_equals_eager() -> None:
     x = torch.arange(256, dtype=torch.uint8).reshape(4, 64)
     compiled = torch.compile(ScalePixels(), backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x), ScalePixels()(x))
+
+
+def test_normalized_pixels_are_near_the_exact_fractions() -> None:
+    """Rounding: a and b to float32, the product, the sum; 4 units in the last place of the largest term."""
+    mean, std = (0.485, 0.5), (0.229, 0.25)
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 2, 16, 16)
+    y = NormalizePixels(mean, std)(x)
+    assert y.dtype == torch.float32
+    for c in range(2):
+        for byte, value in zip(x[0, c].flatten().tolist(), y[0, c].flatten().tolist(), strict=True):
+            exact = (Fraction(byte, 255) - Fraction(mean[c])) / Fraction(std[c])
+            assert abs(Fraction(value) - exact) <= 4 * Fraction(2) ** -22
+
+
+def test_normalize_pixels_is_plain_arithmetic_without_state() -> None:
+    layer = NormalizePixels().eval()
+    assert not layer.state_dict()
+    x = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(layer, (x,), strict=False).run_decompositions({})
+    targets = [str(node.target) for node in exported.graph.nodes]
+    arithmetic = [t for t in targets if t.startswith(("aten.mul", "aten.add", "aten.sub", "aten.div"))]
+    assert arithmetic == ["aten.mul.Tensor", "aten.add.Tensor"]
+    assert torch.equal(exported.module()(x), layer(x))
+
+
+def test_normalize_pixels_refuses_what_it_cannot_mean() -> None:
+    with pytest.raises(TypeError, match=r"NormalizePixels takes torch.uint8 .* got torch.float32"):
+        NormalizePixels()(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"\(batch, 3, height, width\); got \(2, 1, 4, 4\)"):
+        NormalizePixels()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    for mean, std in (((0.5,), (0.5, 0.5)), ((0.5,), (0.0,))):
+        with pytest.raises(ValueError, match="mean and std must be equally many, every std positive"):
+            NormalizePixels(mean, std)

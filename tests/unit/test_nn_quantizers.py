@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from onebit.nn import SteSign, StochasticSign, quantizers, ste_sign, stochastic_sign
+from onebit.nn import SteSign, StochasticSign, approx_sign, quantizers, ste_sign, stochastic_sign
 
 SPECIAL = [
     0.0,
@@ -126,7 +126,7 @@ def test_real_in_eval_returns_the_latent_values_in_eval_mode_only() -> None:
     assert set(module.train()(x).tolist()) == {-1.0, 1.0}
 
 
-@pytest.mark.parametrize("quantizer", [ste_sign, stochastic_sign, SteSign(), StochasticSign()])
+@pytest.mark.parametrize("quantizer", [ste_sign, approx_sign, stochastic_sign, SteSign(), StochasticSign()])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_integers_are_refused_and_the_way_out_is_named(quantizer, dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match=rf"{dtype}.*ScalePixels"):
@@ -205,3 +205,34 @@ def test_duplicate_name_is_refused() -> None:
             pass
 
     assert isinstance(quantizers.create("ste_sign"), SteSign)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_approx_sign_is_the_sign_with_the_gradient_of_a_quadratic(dtype: torch.dtype) -> None:
+    x = values(dtype).requires_grad_()
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    y = approx_sign(x)
+    y.backward(g)
+    assert y.tolist() == expected_sign(x)
+    assert x.grad is not None
+    # d/dx of 2x + x² left of 0 and of 2x - x² right of it, by hand, in float64
+    slope = [2 + 2 * v if -1 < v < 0 else 2 - 2 * v if 0 <= v < 1 else 0.0 for v in x.tolist()]
+    expected = torch.tensor([s * gv for s, gv in zip(slope, g.tolist(), strict=True)], dtype=torch.float64)
+    torch.testing.assert_close(x.grad.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-40)
+
+
+def test_approx_sign_keeps_infinite_gradients_outside_its_window() -> None:
+    x = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    approx_sign(x).backward(torch.tensor([math.inf, -math.inf, 3.0]))
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 0.0, 3.0]
+
+
+def test_ste_window_may_be_another() -> None:
+    x = torch.tensor([1.25, 1.2500001, -1.25, -1.3, 1.1], requires_grad=True)
+    SteSign(window=1.25)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+    for bad in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"window must be positive; got {bad!r}"):
+            SteSign(window=bad)
