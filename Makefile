@@ -11,8 +11,9 @@ C_SOURCES := $(shell find csrc -name '*.[ch]')
 .PHONY: demo test test-long test-c check format bench clean
 
 # Stamps: packages for the demo, packages for developing, and the compiled library, which an edit of C renews
-# (1-2 s). Packages come from pip's cache where it has them. For PyTorch without CUDA on a machine that has only the
-# ordinary index: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+# (1-2 s). Packages come from pip's cache where it has them. --no-compile: Python compiles what it imports, and
+# compiling all of PyTorch beforehand would take longer than everything else together. For PyTorch without CUDA,
+# where the index has it with: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -name '*.inc')
 PACKAGES := pyproject.toml constraints.txt .ci/requirements.py
 BUILD_TOOLS := scikit-build-core cmake ninja
@@ -25,12 +26,12 @@ $(BIN)/python:
 
 $(VENV)/.demo-packages: $(BIN)/python $(PACKAGES)
 	$(BIN)/python .ci/requirements.py train > $(VENV)/demo.txt
-	$(PIP) install -q -c constraints.txt -r $(VENV)/demo.txt $(BUILD_TOOLS)
+	$(PIP) install -q --no-compile -c constraints.txt -r $(VENV)/demo.txt $(BUILD_TOOLS)
 	@touch $@
 
 $(VENV)/.dev-packages: $(VENV)/.demo-packages
 	$(BIN)/python .ci/requirements.py all > $(VENV)/dev.txt
-	$(PIP) install -q -c constraints.txt -r $(VENV)/dev.txt $(DEV_TOOLS)
+	$(PIP) install -q --no-compile -c constraints.txt -r $(VENV)/dev.txt $(DEV_TOOLS)
 	@touch $@
 
 # cmake and ninja stand in the environment, which no shell needs to activate: hence PATH.
