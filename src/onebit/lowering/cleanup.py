@@ -40,7 +40,7 @@ def name_values(program: Program, hints: Mapping[str, str]) -> Program:
     for node in program.nodes:
         if node.output not in renamed:
             renamed[node.output] = _unique(_join(node.layer, node.op), taken)
-        for name, operand in zip(node.inputs, OPS[node.op].operands, strict=True):
+        for name, operand in zip(node.inputs, OPS[node.op].operands_for(len(node.inputs)), strict=True):
             if name in program.constants and name not in renamed:
                 hint = hints.get(name, "") or operand.name
                 renamed[name] = _unique(hint if "." in hint else _join(node.layer, hint), taken)

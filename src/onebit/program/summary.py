@@ -19,6 +19,7 @@ class Row:
 
     layer: str
     op: str
+    geometry: str  # e.g. "3×3 stride 2×2 padding 1"; "" where the op has no windows
     inputs: str
     output: str
     weights: str  # "1-bit", "float32", or "" where the op has no weight matrix
@@ -82,7 +83,7 @@ def _row(program: Program, node: Node, seen: set[str]) -> Row:
     call = Call(types, tuple(name in program.constants for name in node.inputs), node.attrs)
     stored = float32 = 0
     weights = ""
-    for operand, name, type_ in zip(op.operands, node.inputs, types, strict=True):
+    for operand, name, type_ in zip(op.operands_for(len(types)), node.inputs, types, strict=True):
         if operand.weights:
             weights = "1-bit" if type_.dtype is DType.BITS else "float32"
         if name in program.constants and name not in seen:
@@ -93,6 +94,7 @@ def _row(program: Program, node: Node, seen: set[str]) -> Row:
     return Row(
         layer=node.layer,
         op=node.op,
+        geometry=op.geometry(call),
         inputs=", ".join(str(t) for t, constant in zip(types, call.constant, strict=True) if not constant),
         output=str(program.values[node.output]),
         weights=weights,
@@ -115,8 +117,9 @@ def _render(summary: Summary) -> str:
     lines = [_COLUMNS]
     for row in summary.rows:
         counts = (count(row.stored_bytes), count(row.macs_1bit), count(row.macs_other))
+        name = f"{row.op} {row.geometry}".rstrip()
         lines.append(
-            (row.layer or "–", row.op, row.inputs, row.output, row.weights or "–", *counts, row.why_not_1bit)
+            (row.layer or "–", name, row.inputs, row.output, row.weights or "–", *counts, row.why_not_1bit)
         )
     text = _align(lines)
     total = summary.macs_1bit + summary.macs_other

@@ -211,11 +211,13 @@ def _check_node(
 def _check_operands(
     program: Program, node: Node, op: Op, place: str, defined: set[str], producers: Mapping[str, int]
 ) -> None:
-    if not isinstance(node.inputs, tuple) or len(node.inputs) != len(op.operands):
+    operands = op.operands_for(len(node.inputs)) if isinstance(node.inputs, tuple) else op.operands
+    if not isinstance(node.inputs, tuple) or len(node.inputs) != len(operands):
         names = ", ".join(operand.name for operand in op.operands)
         found: object = len(node.inputs) if isinstance(node.inputs, tuple) else shorten(node.inputs)
-        fail(place, "number of inputs", found, f"{len(op.operands)} ({names})")
-    for operand, name in zip(op.operands, node.inputs, strict=True):
+        count = f"{len(op.operands)} or more" if op.variadic else str(len(op.operands))
+        fail(place, "number of inputs", found, f"{count} ({names})")
+    for operand, name in zip(operands, node.inputs, strict=True):
         at = f"{place}, input {operand.name} = {shorten(name)}"
         _check_name(at, name)
         if name in program.constants:
@@ -241,8 +243,9 @@ def _check_attrs(node: Node, op: Op, place: str) -> None:
         elif kind is AttrKind.FLOAT:
             good = type(value) is float and isfinite(value)
         else:
+            least = 1 if kind is AttrKind.SIZES else 0
             good = isinstance(value, tuple) and all(
-                type(size) is int and 1 <= size <= limits.MAX_DIMENSION for size in value
+                type(size) is int and least <= size <= limits.MAX_DIMENSION for size in value
             )
             if good and isinstance(value, tuple) and len(value) > limits.MAX_RANK:
                 fail(place, f"rank of attribute {name}", len(value), f"at most {limits.MAX_RANK}")

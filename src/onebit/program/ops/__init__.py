@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from onebit.program.ops.conv import CONV_OPS
 from onebit.program.ops.definition import AttrKind, Call, Op, Operand, Role
 from onebit.program.ops.elementwise import ELEMENTWISE_OPS
 from onebit.program.ops.gemm import GEMM_OPS
+from onebit.program.ops.pool import POOL_OPS
 from onebit.program.ops.shape import SHAPE_OPS
 
 __all__ = ["OPS", "AttrKind", "Call", "Op", "Operand", "Role"]
@@ -26,4 +28,4 @@ def _registry(*groups: tuple[Op, ...]) -> Mapping[str, Op]:
     return MappingProxyType(table)
 
 
-OPS: Mapping[str, Op] = _registry(GEMM_OPS, ELEMENTWISE_OPS, SHAPE_OPS)
+OPS: Mapping[str, Op] = _registry(GEMM_OPS, CONV_OPS, POOL_OPS, ELEMENTWISE_OPS, SHAPE_OPS)

@@ -21,11 +21,12 @@ class Role(Enum):
 
 
 class AttrKind(Enum):
-    """Types of attributes. A bool is never an int, a float is finite, a shape is a tuple of positive ints."""
+    """Types of attributes. A bool is never an int, a float is finite, tuples hold at most `MAX_RANK` ints."""
 
     INT = "an int of at most 64 bits"
     FLOAT = "a finite float"
-    SHAPE = "a tuple of ints >= 1"
+    SIZES = "a tuple of ints >= 1"
+    COUNTS = "a tuple of ints >= 0"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Call:
         """An attribute that the schema declares FLOAT."""
         return cast(float, self.attrs[name])
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """An attribute that the schema declares SHAPE."""
+    def ints(self, name: str) -> tuple[int, ...]:
+        """An attribute that the schema declares SIZES or COUNTS."""
         return cast(tuple[int, ...], self.attrs[name])
 
 
@@ -83,6 +84,13 @@ class Op:
     macs: Callable[[Call], int] = lambda call: 0
     one_bit_macs: bool = False
     why_not_one_bit: str = ""
+    geometry: Callable[[Call], str] = lambda call: ""
+    variadic: bool = False
+
+    def operands_for(self, count: int) -> tuple[Operand, ...]:
+        """One operand for each of `count` inputs; the operands as defined where the count is wrong."""
+        more = count - len(self.operands)
+        return (*self.operands, *self.operands[-1:] * more) if self.variadic else self.operands
 
 
 def require(condition: bool, rule: str, found: object, expected: object) -> None:

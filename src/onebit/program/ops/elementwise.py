@@ -94,8 +94,10 @@ def _infer_arithmetic(call: Call) -> TensorType:
     require_dtype("b", b, DType.F32)
     require(not all(call.constant), "operands", "two constants", "at least one value")
     if not any(call.constant):
-        require(a == b, "two values", f"{a} and {b}", "the same shape (only a constant broadcasts)")
-        return a
+        one = bool(a.shape and b.shape) and a.shape[:-1] == b.shape[:-1] and 1 in (a.shape[-1], b.shape[-1])
+        expected = "the same shape, or the same leading axes and one channel in one of them"
+        require(a == b or one, "two values", f"{a} and {b}", expected)
+        return a if a.elements > b.elements else b
     value, constant = (b, a) if call.constant[0] else (a, b)
     try:
         fits = np.broadcast_shapes(value.shape, constant.shape) == value.shape
@@ -117,6 +119,10 @@ def _arithmetic(function: Callable[..., Any]) -> Callable[[Sequence[Array], Call
 def _infer_float(call: Call) -> TensorType:
     require_dtype("x", call.types[0], DType.F32)
     return call.types[0]
+
+
+def _abs(inputs: Sequence[Array], call: Call) -> Array:
+    return np.abs(inputs[0])
 
 
 def _relu(inputs: Sequence[Array], call: Call) -> Array:
@@ -166,8 +172,9 @@ def _arithmetic_op(name: str, symbol: str, function: Callable[..., Any]) -> Op:
     return Op(
         name,
         f"a f32, b f32 → f32. y = a {symbol} b element by element, rounded once to float32. At least one "
-        "operand is a value. Two values have the same shape; a constant may have any shape that broadcasts "
-        "to the value's shape of one sample as NumPy does (trailing axes aligned).",
+        "operand is a value. Two values have the same shape, or the same leading axes and one of them a "
+        "single channel, which then meets each channel of the other; a constant may have any shape that "
+        "broadcasts to the value's shape of one sample as NumPy does (trailing axes aligned).",
         _AB,
         _infer_arithmetic,
         _arithmetic(function),
@@ -222,6 +229,14 @@ ELEMENTWISE_OPS = (
     _arithmetic_op("sub", "−", np.subtract),
     _arithmetic_op("mul", "·", np.multiply),
     _arithmetic_op("div", "/", np.divide),
+    Op(
+        "abs",
+        "x f32 → f32 of the same shape. y = |x|: the sign bit is cleared.",
+        (_X,),
+        _infer_float,
+        _abs,
+        why_not_one_bit=_FLOAT,
+    ),
     Op(
         "relu",
         "x f32 → f32 of the same shape. y = 0 where x < 0, else x (so −0.0 and NaN stay, as in PyTorch).",

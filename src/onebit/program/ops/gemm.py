@@ -24,11 +24,18 @@ _FLOAT32_EXACT = 2**24
 _FLOAT64_EXACT = 2**53
 
 
-def _exact_dot(x: Array, w: Array, bound: int) -> Array:
-    """Integer products in floating point: exact in any order, since no partial sum exceeds `bound`."""
-    wide: type[np.floating[Any]] = np.float32 if bound <= _FLOAT32_EXACT else np.float64
+def exact_float(bound: int) -> type[np.floating[Any]]:
+    """The float type in which integer sums are exact in any order, if no partial sum exceeds `bound`.
+
+    Matrix products of floats run in BLAS, those of integers in a slow loop.
+    """
     if bound > _FLOAT64_EXACT:
         raise OverflowError(f"a sum of up to {bound} is not exact in float64")
+    return np.float32 if bound <= _FLOAT32_EXACT else np.float64
+
+
+def _exact_dot(x: Array, w: Array, bound: int) -> Array:
+    wide = exact_float(bound)
     product: Array = np.matmul(x.astype(wide), w.astype(wide).T)
     return product.astype(np.int32)
 
