@@ -29,6 +29,21 @@ typedef struct {
     size_t period;
 } onebit_operand;
 
+/* A value [..., channels] that is to be joined to others. */
+typedef struct {
+    const void *data;
+    size_t channels;
+} onebit_part;
+
+enum { ONEBIT_MAX_RANK = 8 };
+
+/* Of `samples` arrays [sizes[0]]...[sizes[rank - 1]], one after the other, axis j of each output array is
+ * axis axes[j] of the input. 1 <= rank <= ONEBIT_MAX_RANK; no size is 0. */
+typedef struct {
+    size_t samples, rank;
+    const size_t *sizes, *axes;
+} onebit_permutation;
+
 typedef struct {
     onebit_isa isa;
     const char *name; /* "elementwise/<isa>" */
@@ -38,6 +53,13 @@ typedef struct {
                    float *out);
     /* out[i] = a[i] op b[i]. At least one operand has period `count`; the other's period divides `count`. */
     void (*arithmetic)(onebit_arithmetic op, size_t count, onebit_operand a, onebit_operand b, float *out);
+    /* out[row][c] = a op b, where a is [rows][a_channels] and b [rows][b_channels]; each of these is
+     * `channels` or 1 (one value for the whole row), and not both are 1 unless channels is. out may be an
+     * input that has `channels`. */
+    void (*arithmetic_rows)(onebit_arithmetic op, size_t rows, size_t channels, const float *a,
+                            size_t a_channels, const float *b, size_t b_channels, float *out);
+    /* out = |x|. */
+    void (*absolute)(size_t count, const float *x, float *out);
     /* out = x < 0 ? 0 : x. */
     void (*relu)(size_t count, const float *x, float *out);
     /* out = x >= 0 ? x : slope[c] * x. slopes is `channels`, or 1 for one slope of all. */
@@ -58,6 +80,18 @@ typedef struct {
      * ceil(channels/32) words, never NULL. */
     void (*threshold)(size_t rows, size_t channels, const int32_t *x, const int32_t *threshold,
                       const uint32_t *flip, uint32_t *out);
+
+    /* out [rows][sum of channels] = the parts side by side, `element` bytes each (1 or 4). out may not
+     * overlap a part. */
+    void (*concat)(size_t rows, size_t parts, const onebit_part *part, size_t element, void *out);
+    /* The same of bits: part p is rows of ceil(channels / 32) words with zero padding bits, and so is out. */
+    void (*concat_bits)(size_t rows, size_t parts, const onebit_part *part, uint32_t *out);
+
+    /* Transposes elements of `element` bytes (a multiple of 4, or 1). out may not overlap x. */
+    void (*permute)(const onebit_permutation *permutation, size_t element, const void *x, void *out);
+    /* The same of bits: rows along the last axis, of the input and of the output alike, are ceil(size / 32)
+     * words with zero padding bits. Fast where the last axis stays the last. */
+    void (*permute_bits)(const onebit_permutation *permutation, const uint32_t *x, uint32_t *out);
 
     /* Whether any element is a NaN. */
     bool (*has_nan)(size_t count, const float *x);
