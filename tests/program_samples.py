@@ -118,6 +118,57 @@ def float_zoo(k: int = 6, n: int = 4, seed: int = 0) -> Program:
     return Program(("image", "z"), ("r", "b"), nodes, constants, values)
 
 
+def conv_zoo(size: int = 5, seed: int = 0) -> Program:
+    """An image of bytes [2, size, size] through every op of convolutional networks; two outputs."""
+    rng = np.random.default_rng(seed)
+    plain = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
+    pool = {"kernel": (2, 2), "stride": (1, 1), "padding": (1, 0, 0, 1)}
+    constants = {
+        "w0": bits_constant(signs(rng, 4, 3, 3, 2)),
+        "t0": constant(rng.integers(-999, 999, 4).astype(np.int32)),
+        "f0": bits_constant(signs(rng, 4)),
+        "w1": bits_constant(signs(rng, 6, 2, 2, 2)),
+        "w2": bits_constant(signs(rng, 3, 3, 1, 6)),
+        "w3": constant((rng.integers(-8, 9, (3, 1, 1, 1)) / 8).astype(np.float32)),
+    }
+    nodes = (
+        Node("permute", ("image",), "x", {"axes": (1, 2, 0)}, "permute"),
+        Node("u8_conv2d", ("x", "w0"), "a0", {**plain, "multiplier": 2, "offset": -255}, "conv0"),
+        Node("threshold", ("a0", "t0", "f0"), "b0", layer="bn0"),
+        Node("max_pool2d", ("b0",), "p0", {**pool, "dilation": (1, 1)}, "pool0"),
+        Node("binary_conv2d", ("p0", "w1"), "a1", {**plain, "groups": 2, "padding_value": -1}, "conv1"),
+        Node("to_float", ("a1",), "r1", layer="conv1"),
+        Node("f32_binary_conv2d", ("r1", "w2"), "a2", {**plain, "dilation": (2, 1)}, "conv2"),
+        Node("f32_conv2d", ("a2", "w3"), "a3", {**plain, "stride": (2, 1), "groups": 3}, "conv3"),
+        Node("abs", ("a3",), "m", layer="k"),
+        Node("channel_mean", ("m",), "k", layer="k"),
+        Node("avg_pool2d", ("k",), "box", {**pool, "count_include_pad": 1}, "k"),
+        Node("avg_pool2d", ("a3",), "mean", {**pool, "count_include_pad": 0}, "pool1"),
+        Node("mul", ("mean", "box"), "scaled", layer="scale"),
+        Node("concat", ("scaled", "box", "mean"), "cat", layer="concat"),
+        Node("sign", ("cat",), "bits", layer="sign"),
+        Node("concat", ("bits", "bits"), "twice", layer="concat"),
+        Node("permute", ("cat",), "y", {"axes": (2, 0, 1)}, "permute"),
+    )
+    image, pooled = (size, size), (size // 2 + 1, size + 5)
+    values = {
+        "image": u8(2, *image),
+        "x": u8(*image, 2),
+        "a0": i32(*image, 4),
+        "b0": bits(*image, 4),
+        "p0": bits(*image, 4),
+        "a1": i32(size + 1, size + 1, 6),
+        "r1": f32(size + 1, size + 1, 6),
+        "a2": f32(size - 1, size + 3, 3),
+        "y": f32(7, *pooled),
+        "bits": bits(*pooled, 7),
+        "twice": bits(*pooled, 14),
+    }
+    channels = {"a3": 3, "m": 3, "k": 1, "box": 1, "mean": 3, "scaled": 3, "cat": 7}
+    values |= {name: f32(*pooled, c) for name, c in channels.items()}
+    return Program(("image",), ("y", "twice"), nodes, constants, values)
+
+
 def feed(program: Program, batch: int = 2, seed: int = 0) -> list[np.ndarray]:
     """Random inputs that the program accepts."""
     rng = np.random.default_rng(seed)

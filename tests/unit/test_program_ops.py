@@ -18,6 +18,7 @@ from program_samples import (
     bits_constant,
     bytes_mlp,
     constant,
+    conv_zoo,
     f32,
     float_zoo,
     i32,
@@ -43,7 +44,7 @@ def rows(x: np.ndarray) -> list[list[Any]]:
 
 
 def test_every_op_has_a_sample() -> None:
-    used = {node.op for program in (bytes_mlp(), float_zoo()) for node in program.nodes}
+    used = {node.op for program in (bytes_mlp(), float_zoo(), conv_zoo()) for node in program.nodes}
     assert used == set(OPS)
     assert all(op.definition and op.name == name for name, op in OPS.items())
 

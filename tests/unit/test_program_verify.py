@@ -148,7 +148,7 @@ CASES: dict[str, tuple[Callable[[], Program], str]] = {
         "constant 'spare': every constant is used",
     ),
     # ops
-    "unknown op": (lambda: with_node(MLP, 2, op="conv9"), "unknown op: found 'conv9', expected one of add, "),
+    "unknown op": (lambda: with_node(MLP, 2, op="conv9"), "unknown op: found 'conv9', expected one of abs, add, "),
     "op not text": (lambda: with_node(MLP, 2, op=None), "op: a name is text: found None"),
     "newer op": (
         lambda: with_node(MLP, 2, version=2),
@@ -256,8 +256,8 @@ CASES: dict[str, tuple[Callable[[], Program], str]] = {
         r"type of shift: found i32\[3\], expected f32\[3\]",
     ),
     "values of two shapes": (
-        lambda: binary("add", f32(3), f32(1)),
-        r"two values: found f32\[3\] and f32\[1\]",
+        lambda: binary("add", f32(3), f32(2)),
+        r"two values: found f32\[3\] and f32\[2\]",
     ),
     "add of integers": (lambda: binary("add", i32(3), i32(3)), r"dtype of a: found i32\[3\], expected f32"),
     "constant does not broadcast": (lambda: plus(f32(3), (2,)), r"shape of the constant: found f32\[2\]"),

@@ -102,7 +102,7 @@ def _row(program: Program, node: Node, seen: set[str]) -> Row:
         float32_bytes=float32,
         macs_1bit=macs if op.one_bit_macs else 0,
         macs_other=0 if op.one_bit_macs else macs,
-        why_not_1bit=op.why_not_one_bit,
+        why_not_1bit=op.reason(call),
     )
 
 

@@ -83,9 +83,13 @@ class Op:
     version: int = 1
     macs: Callable[[Call], int] = lambda call: 0
     one_bit_macs: bool = False
-    why_not_one_bit: str = ""
+    why_not_one_bit: str | Callable[[Call], str] = ""
     geometry: Callable[[Call], str] = lambda call: ""
     variadic: bool = False
+
+    def reason(self, call: Call) -> str:
+        """Why this use of the op is not 1-bit; empty where it is."""
+        return self.why_not_one_bit if isinstance(self.why_not_one_bit, str) else self.why_not_one_bit(call)
 
     def operands_for(self, count: int) -> tuple[Operand, ...]:
         """One operand for each of `count` inputs; the operands as defined where the count is wrong."""

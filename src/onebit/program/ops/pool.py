@@ -91,6 +91,11 @@ def _geometry(call: Call) -> str:
     return describe_geometry(pair(call, "kernel"), call)
 
 
+def _why_max_is_not_one_bit(call: Call) -> str:
+    dtype = call.types[0].dtype
+    return "" if dtype is DType.BITS else f"its input is {dtype.value}: no sign stands before it"
+
+
 _X = (Operand("x"),)
 _FLOAT = "it works on float32 values"
 
@@ -104,6 +109,7 @@ POOL_OPS = (
         _infer_max,
         _max_pool,
         attrs={"kernel": AttrKind.SIZES, **GEOMETRY},
+        why_not_one_bit=_why_max_is_not_one_bit,
         geometry=_geometry,
     ),
     Op(

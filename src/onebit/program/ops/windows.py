@@ -119,7 +119,7 @@ def describe_geometry(kernel: tuple[int, int], call: Call) -> str:
     if any(padding):
         parts.append(f"padding {padding[0] if len(set(padding)) == 1 else ','.join(map(str, padding))}")
         if call.attrs.get("padding_value"):
-            parts.append(f"of {call.integer('padding_value'):+d}")
+            parts.append(f"value {call.integer('padding_value')}")
     if call.attrs.get("groups", 1) != 1:
         parts.append(f"groups {call.integer('groups')}")
     return " ".join(parts)
