@@ -9,6 +9,7 @@ import numpy as np
 
 from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
 from onebit.program.graph import Attr
+from onebit.program.limits import MAX_NAME
 from onebit.program.ops import OPS, Call
 from onebit.program.tensors import Array
 
@@ -47,7 +48,7 @@ class Builder:
         )
         output = f"%{len(self._values)}"
         self._values[output] = OPS[op].infer(call)
-        self._nodes.append(Node(op, inputs, output, attributes, layer, OPS[op].version))
+        self._nodes.append(Node(op, inputs, output, attributes, layer[-MAX_NAME:], OPS[op].version))
         self._made[key] = output
         return output
 
