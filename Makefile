@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PY_SOURCES := src tests benchmarks examples
+PY_SOURCES := src tests benchmarks examples .ci
 C_SOURCES := $(shell find csrc -name '*.[ch]')
 
 .PHONY: demo test test-long test-c check format bench clean

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def requirements(project: dict[str, object], extras: list[str]) -> list[str]:
-    """The project's own dependencies and those of the extras; an extra may name others (`onebit[train,data]`)."""
+    """Own dependencies and those of the extras; an extra may name others (`onebit[train,data]`)."""
     optional: dict[str, list[str]] = project["optional-dependencies"]  # type: ignore[assignment]
     found: list[str] = list(project["dependencies"])  # type: ignore[call-overload]
     for extra in extras:
