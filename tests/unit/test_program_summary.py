@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onebit.program import Node, Program, ProgramError, file_size, save, summarize
-from program_samples import bytes_mlp, f32, float_zoo
+from program_samples import bits, bytes_mlp, conv_zoo, f32, float_zoo, one_op, u8
 
 
-@pytest.mark.parametrize("program", [bytes_mlp(), bytes_mlp(1, 1, 1), bytes_mlp(511, 65, 10), float_zoo()])
+@pytest.mark.parametrize(
+    "program", [bytes_mlp(), bytes_mlp(1, 1, 1), bytes_mlp(511, 65, 10), float_zoo(), conv_zoo()]
+)
 def test_file_bytes_are_what_save_writes(program: Program, tmp_path: Path) -> None:
     save(program, tmp_path / "p.onebit")
     summary = summarize(program)
@@ -46,6 +49,36 @@ def test_a_float_network_is_called_that() -> None:
     assert "no sign" in rows["f32_binary_gemm"].why_not_1bit
     assert rows["f32_gemm"].macs_other == 24
     assert rows["sign"].why_not_1bit == ""
+
+
+def test_rows_of_a_convolutional_network_show_the_geometry() -> None:
+    program = conv_zoo()
+    rows = {row.op: row for row in summarize(program).rows}
+    binary = rows["binary_conv2d"]
+    assert binary.geometry == "2×2 padding 1 of -1s groups 2"
+    assert (binary.weights, binary.stored_bytes, binary.float32_bytes) == ("1-bit", 6 * 4 * 4, 6 * 8 * 4)
+    assert (binary.macs_1bit, binary.macs_other, binary.why_not_1bit) == (36 * 6 * 8, 0, "")
+    assert rows["u8_conv2d"].geometry == "3×3 padding 1"
+    assert (rows["u8_conv2d"].macs_other, rows["u8_conv2d"].macs_1bit) == (25 * 4 * 18, 0)
+    assert "8-bit" in rows["u8_conv2d"].why_not_1bit
+    assert rows["f32_binary_conv2d"].geometry == "3×1 dilation 2×1 padding 1"
+    assert rows["f32_binary_conv2d"].macs_other == 32 * 3 * 18
+    assert rows["f32_conv2d"].geometry == "1×1 stride 2×1 padding 1 groups 3"
+    assert (rows["f32_conv2d"].weights, rows["f32_conv2d"].macs_other) == ("float32", 30 * 3)
+    assert "ordinary convolution" in rows["f32_conv2d"].why_not_1bit
+    assert rows["max_pool2d"].geometry == rows["avg_pool2d"].geometry == "2×2 padding 1,0,0,1"
+    assert rows["max_pool2d"].why_not_1bit == ""
+    assert "float32" in rows["avg_pool2d"].why_not_1bit
+    assert rows["concat"].geometry == rows["threshold"].geometry == ""
+    assert "  binary_conv2d 2×2 padding 1 of -1s groups 2  " in program.summary()
+
+
+@pytest.mark.parametrize(("type_", "reason"), [(bits, ""), (u8, "u8"), (f32, "no sign stands before it")])
+def test_a_max_pool_is_1_bit_on_bits_only(type_: Any, reason: str) -> None:
+    attrs = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    (row,) = summarize(one_op("max_pool2d", {"x": type_(4, 4, 3)}, {}, type_(2, 2, 3), **attrs)).rows
+    assert (row.geometry, row.macs_1bit, row.macs_other) == ("2×2 stride 2×2", 0, 0)
+    assert row.why_not_1bit == "" if reason == "" else reason in row.why_not_1bit
 
 
 def test_a_shared_constant_counts_once() -> None:

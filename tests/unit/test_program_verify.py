@@ -148,7 +148,7 @@ CASES: dict[str, tuple[Callable[[], Program], str]] = {
         "constant 'spare': every constant is used",
     ),
     # ops
-    "unknown op": (lambda: with_node(MLP, 2, op="conv9"), "unknown op: found 'conv9', expected one of abs, add, "),
+    "unknown op": (lambda: with_node(MLP, 2, op="conv9"), "unknown op: found 'conv9', expected one of abs, "),
     "op not text": (lambda: with_node(MLP, 2, op=None), "op: a name is text: found None"),
     "newer op": (
         lambda: with_node(MLP, 2, version=2),

@@ -109,7 +109,7 @@ def pair(call: Call, name: str) -> tuple[int, int]:
 
 
 def describe_geometry(kernel: tuple[int, int], call: Call) -> str:
-    """The geometry as summaries show it, e.g. "3×3 stride 2 padding 1 groups 4"; defaults are left out."""
+    """The geometry as summaries show it, e.g. "3×3 stride 2×2 padding 1 groups 4"; defaults are left out."""
     parts = [_times(kernel)]
     for name, plain in (("stride", 1), ("dilation", 1)):
         values = call.ints(name) if name in call.attrs else (plain,)
@@ -119,7 +119,7 @@ def describe_geometry(kernel: tuple[int, int], call: Call) -> str:
     if any(padding):
         parts.append(f"padding {padding[0] if len(set(padding)) == 1 else ','.join(map(str, padding))}")
         if call.attrs.get("padding_value"):
-            parts.append(f"value {call.integer('padding_value')}")
+            parts.append(f"of {call.integer('padding_value')}s")
     if call.attrs.get("groups", 1) != 1:
         parts.append(f"groups {call.integer('groups')}")
     return " ".join(parts)
