@@ -6,7 +6,8 @@
  * a run allocates nothing.
  *
  * Every function that can fail returns a status; anything but ONEBIT_OK leaves a sentence for this thread
- * in onebit_last_error(). A failed call leaves the plan or engine as it was.
+ * in onebit_last_error(). A failed call adds no value, no op and no output; the constants it
+ * had already copied count until the plan is released.
  *
  * A value belongs to one sample of the batch and has `rows` x `channels` elements. Values of type BITS are
  * +1 or -1. Bit 1 means +1, channel c is bit c % 32 of little-endian 32-bit word c / 32, each row starts a
