@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from onebit.nn import BinaryLinear
+from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear
 from onebit.optim import (
     clip_latent_weights_,
     exponential_decay,
@@ -144,3 +144,20 @@ def test_exponential_decay_reaches_the_end_and_keeps_the_ratios() -> None:
 def test_exponential_decay_refuses_nonsense(arguments: tuple[float, float, int]) -> None:
     with pytest.raises(ValueError, match="must be positive and epochs at least 1"):
         exponential_decay(*arguments)
+
+
+def test_convolutions_take_part() -> None:
+    """Fans of a convolution count its kernel: fan_in = in per group · kernel, fan_out = out · kernel."""
+    model = nn.Sequential(BinaryConv2d(32, 64, (3, 5), groups=2, bias=True), nn.Conv2d(64, 4, 3))
+    weight = model[0].weight
+    assert [name for name, _ in latent_parameters(model)] == ["0.weight"]
+    assert glorot_coefficient(weight) == pytest.approx(math.sqrt(1.5 / (16 * 15 + 64 * 15)))
+    assert glorot_coefficient(BinaryConv1d(3, 5, 7).weight) == pytest.approx(math.sqrt(1.5 / (8 * 7)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3).add_(2)
+    others = [p.detach().clone() for p in (model[0].bias, *model[1].parameters())]
+    clip_latent_weights_(model)
+    assert weight.abs().max() == 1
+    for parameter, before in zip((model[0].bias, *model[1].parameters()), others, strict=True):
+        assert torch.equal(parameter, before)

@@ -32,7 +32,7 @@ _LAYERS: tuple[tuple[int, _Pool, bool], ...] = (
     "nin_xnor",
     small={
         "input_shape": (3, 9, 10),
-        "classes": 3,
+        "classes": 7,
         "widths": (33, 31, 17, 32, 33, 8, 9, 65),
         "dropout": 0.0,
     },
@@ -68,7 +68,7 @@ class NinXnor(ImageSequential):
         input_scale: InputScale | None = None,
         scale_pixels: bool = True,
     ) -> None:
-        channels, _, _ = check_image(input_shape, classes, least=4)
+        channels, _, _ = check_image(input_shape, classes, least=1)
         check_sizes("widths", widths)
         if len(widths) != 8:
             raise ValueError(f"widths must be the channels of eight convolutions; got {widths!r}")
