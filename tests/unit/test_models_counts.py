@@ -53,8 +53,8 @@ COUNTS = {
     # + 12c. c → 2c: 1×1 and BatchNorm twice, the last RPReLU 6c: 11c² + 17c. 32→64 11,808; 64→128 46,144; 128
     # 165,376; 128→256 182,400; 256 658,432; 256→512 725,248; five of 512 13,137,920; 512→1024 2,892,288; 1024
     # 10,498,048. Stem 864 + 64; 1024→1000 1,025,000.
-    "reactnet_a": 11_808 + 46_144 + 165_376 + 182_400 + 658_432 + 725_248 + 13_137_920 + 2_892_288 + 10_498_048
-    + 928 + 1_025_000,
+    "reactnet_a": 11_808 + 46_144 + 165_376 + 182_400 + 658_432 + 725_248 + 13_137_920 + 2_892_288
+    + 10_498_048 + 928 + 1_025_000,
     # Larq Zoo publishes 13,234,088, 12,655,688 and 23,342,248. Those count the fixed 3×3 blur of each channel
     # that enters a transition, 9·(64 + 128 + 256) or, in the small one, 9·(32 + 64 + 256), and 2 numbers for
     # each of the 16 or 8 channels of the stem's BatchNorm without scale and shift.
