@@ -15,6 +15,7 @@ import pytest
 
 from onebit.program import Program, ProgramError, execute
 from onebit.runtime import Engine, EngineError, available_isas, choose_isa
+from onebit.runtime.builder import ENGINE_OPS
 from program_samples import bits, bytes_mlp, constant, f32, feed, float_zoo, one_op, signs
 from support import ISA_TIERS, ROOT, machine_isas, require, run_python
 
@@ -198,6 +199,12 @@ def test_max_memory_holds_for_everything_owned() -> None:
 def test_the_error_names_the_layer_that_does_not_fit() -> None:
     with pytest.raises(EngineError, match="layer 'fc0'"):
         Engine(bytes_mlp(4096, 4096), max_memory=2**20)
+
+
+def test_an_op_that_the_engine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onebit.runtime.builder.ENGINE_OPS", ENGINE_OPS - {"div"})
+    with pytest.raises(EngineError, match=r"div \(layer 'norm'\): the engine has no op 'div'"):
+        Engine(float_zoo())
 
 
 # ---- instruction sets ----

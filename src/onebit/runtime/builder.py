@@ -22,6 +22,10 @@ _FAMILIES = {"binary_gemm": 0, "u8_gemm": 1, "f32_binary_gemm": 2, "f32_gemm": 3
 _STORES = {"i32": 0, "f32": 1, "bits": 2}
 _COMBINATIONS = {"add": 0, "sub": 1, "mul": 2, "div": 3}
 _PLAIN = {"sign": "sign", "to_float": "to_float", "scale_pixels": "scale_pixels", "relu": "relu"}
+_WITH_CHANNELS = ("threshold", "affine", "prelu")  # constants for each channel follow x
+
+ENGINE_OPS = frozenset((*_FAMILIES, *_COMBINATIONS, *_PLAIN, *_WITH_CHANNELS, "hardtanh", "reshape"))
+"""The ops of a Program that the engine has."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class _Builder:
     def _build(self, step: Step) -> int:
         node = step.nodes[0]
         try:
+            if node.op not in ENGINE_OPS:
+                raise EngineError(f"the engine has no op {node.op!r}; `Program.run` has, slowly")
             if step.store:
                 return self._gemm(step, node)
             return self._single(node)
@@ -134,13 +140,11 @@ class _Builder:
         pointers = [_pointer(constant) for constant in constants]
         if node.op in _PLAIN:
             return self._call(_PLAIN[node.op], x)
-        if node.op in ("threshold", "affine", "prelu"):
+        if node.op in _WITH_CHANNELS:
             return self._call(node.op, x, *pointers, constants[0].size)
         if node.op == "hardtanh":
             return self._call("clamp", x, node.attrs["min"], node.attrs["max"])
-        if node.op == "reshape":
-            return self._call("reshape", x, *rows_and_channels(self.program.values[node.output]))
-        raise EngineError(f"the engine has no op {node.op!r}")
+        return self._call("reshape", x, *rows_and_channels(self.program.values[node.output]))
 
     def _combine(self, node: Node) -> int:
         kind = _COMBINATIONS[node.op]
