@@ -12,7 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { ONEBIT_EPILOGUE_I32 = 0, ONEBIT_EPILOGUE_F32 = 1, ONEBIT_EPILOGUE_BITS = 2 } onebit_epilogue_kind;
+typedef enum {
+    ONEBIT_EPILOGUE_I32 = 0,
+    ONEBIT_EPILOGUE_F32 = 1,
+    ONEBIT_EPILOGUE_BITS = 2
+} onebit_epilogue_kind;
 
 typedef struct {
     onebit_epilogue_kind kind;

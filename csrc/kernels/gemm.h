@@ -1,9 +1,10 @@
 /* The interface that every GEMM family shares: out[m][n] = epilogue(sum over k of a[m][k] * w[n][k]).
  *
- * A family is a folder. `<family>.h` declares `const onebit_gemm_variant *onebit_<family>_variant(onebit_isa)`,
- * which returns the variant for exactly that ISA (never a lower one in silence; NULL where the family has
- * none). `kernels.inc` lists the variants once; it is included to declare, select, test and bench them.
- * Kernels allocate nothing, start no threads and touch no files: the caller supplies aligned buffers. */
+ * A family is a folder. `<family>.h` declares `const onebit_gemm_variant
+ * *onebit_<family>_variant(onebit_isa)`, which returns the variant for exactly that ISA (never a lower one in
+ * silence; NULL where the family has none). `kernels.inc` lists the variants once; it is included to declare,
+ * select, test and bench them. Kernels allocate nothing, start no threads and touch no files: the caller
+ * supplies aligned buffers. */
 #ifndef ONEBIT_KERNELS_GEMM_H
 #define ONEBIT_KERNELS_GEMM_H
 
@@ -20,11 +21,11 @@ typedef struct {
     /* The columns this call computes: begin is a multiple of n_tile; end is one too, or n. Threads split
      * columns or rows; for rows the caller moves a and out and lowers m. */
     size_t n_begin, n_end;
-    const void *a;     /* [m] rows: bits (packed words), u8 or f32, as the family says */
-    size_t a_stride;   /* bytes from row to row */
+    const void *a;       /* [m] rows: bits (packed words), u8 or f32, as the family says */
+    size_t a_stride;     /* bytes from row to row */
     const void *weights; /* what prepack wrote */
-    void *out;         /* row 0, column 0 of the whole output */
-    size_t out_stride; /* bytes from row to row */
+    void *out;           /* row 0, column 0 of the whole output */
+    size_t out_stride;   /* bytes from row to row */
     const onebit_epilogue *epilogue;
     /* u8 family: v = multiplier * dot + offset * (sum of the weights of row n). Others ignore them. */
     int32_t multiplier, offset;
@@ -33,7 +34,7 @@ typedef struct {
 
 typedef struct {
     onebit_isa isa;
-    const char *name; /* "<family>/<isa>": what profile() and the dispatch test see */
+    const char *name;      /* "<family>/<isa>": what profile() and the dispatch test see */
     size_t m_tile, n_tile; /* n_tile is a multiple of 32, so that threads never share a word of bits */
     size_t (*packed_size)(size_t n, size_t k);
     /* weights: the Program's layout, [n] rows of ceil(k/32) words (or of k floats in f32_gemm).
