@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onebit.program import Program, save
-from program_samples import bytes_mlp
+from program_samples import bytes_mlp, conv_zoo
 
 Tree = dict[str, Any]
 Change = Callable[[bytes], bytes]
@@ -114,3 +114,8 @@ def header(value: Any, *path: Any) -> Change:
 def base() -> Program:
     """The program that the named cases break."""
     return bytes_mlp(70, 33, 3)
+
+
+def conv_base() -> Program:
+    """The program that the cases of convolutional networks break."""
+    return conv_zoo(5)

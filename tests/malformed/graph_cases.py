@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "node with an unknown field": (graph(1, "nodes", 0, "color"), "nodes[0]: fields: found unknown 'color'"),
     "op is a number": (graph(1, "nodes", 0, "op"), "nodes[0].op: type: found 1, expected a string"),
-    "op unknown": (graph("exec", "nodes", 0, "op"), "unknown op: found 'exec', expected one of add"),
+    "op unknown": (graph("exec", "nodes", 0, "op"), "unknown op: found 'exec', expected one of abs"),
     "op version true": (
         graph(True, "nodes", 0, "version"),
         "nodes[0].version: type: found True, expected an int",

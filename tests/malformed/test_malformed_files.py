@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import re
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from malformed import forge, graph_cases, header_cases
+from malformed import conv_cases, forge, graph_cases, header_cases
 from malformed.forge import framed, with_graph, with_header
-from onebit.program import ProgramError, load
+from onebit.program import Program, ProgramError, load
 
-CASES = {**header_cases.CASES, **graph_cases.CASES}
+BASES = (
+    (forge.base, {**header_cases.CASES, **graph_cases.CASES}),
+    (forge.conv_base, conv_cases.CASES),
+)
+CASES = [
+    pytest.param(base, *case, id=f"{base.__name__}: {name}")
+    for base, cases in BASES
+    for name, case in cases.items()
+]
 CONSTANT_BYTES = 128 * 2**20  # what the largest header allowed may cost to parse
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", CASES)
-def test_one_defect_one_error(name: str, tmp_path: Path) -> None:
-    change, message = CASES[name]
-    valid = forge.whole(forge.base(), tmp_path)
+@pytest.mark.parametrize(("base", "change", "message"), CASES)
+def test_one_defect_one_error(
+    base: Callable[[], Program], change: forge.Change, message: str, tmp_path: Path
+) -> None:
+    valid = forge.whole(base(), tmp_path)
     broken = change(valid)
     assert broken != valid, "this case changes nothing"
     path = tmp_path / "broken.onebit"
@@ -41,14 +51,15 @@ def test_one_defect_one_error(name: str, tmp_path: Path) -> None:
 
 
 def test_the_cases_are_many_and_the_base_is_valid(tmp_path: Path) -> None:
-    assert len(CASES) == len(header_cases.CASES) + len(graph_cases.CASES) >= 40
+    assert len(CASES) == len(header_cases.CASES) + len(graph_cases.CASES) + len(conv_cases.CASES) >= 40
     path = tmp_path / "valid.onebit"
-    valid = forge.whole(forge.base(), tmp_path)
-    path.write_bytes(forge.joined(*forge.split(valid)))
-    assert load(path).nodes == forge.base().nodes
-    for keep in (with_graph, with_header):
-        path.write_bytes(keep(lambda _: None)(valid))
-        load(path)
+    for base in (forge.base, forge.conv_base):
+        valid = forge.whole(base(), tmp_path)
+        path.write_bytes(forge.joined(*forge.split(valid)))
+        assert load(path).nodes == base().nodes
+        for keep in (with_graph, with_header):
+            path.write_bytes(keep(lambda _: None)(valid))
+            load(path)
 
 
 def test_cut_after_every_byte(tmp_path: Path) -> None:

@@ -192,7 +192,8 @@ def _check_node(
         _check_name(f"{place}, layer", node.layer)
     op = OPS.get(node.op)
     if op is None:
-        fail(place, "unknown op", repr(node.op), f"one of {', '.join(sorted(OPS))}")
+        known = ", ".join(sorted(OPS))
+        fail(place, "unknown op", repr(node.op), f"one of {known}; if a newer onebit wrote this, upgrade")
     if type(node.version) is not int or node.version != op.version:
         hint = "; a newer onebit wrote this program, upgrade to read it"
         newer = type(node.version) is int and node.version > op.version
