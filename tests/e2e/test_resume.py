@@ -62,16 +62,12 @@ def arm(kill: str) -> None:
         def killed_write(path: Path, write: Any) -> None:
             if not reached():
                 write_atomically(path, write)
-                return
-            if moment == "renamed":
+            elif moment == "write":
+                write_atomically(path, lambda file: (write(file), file.truncate(file.tell() // 2), die()))
+            else:
+                if moment == "rename":
+                    Path.replace = lambda *_: die()  # type: ignore[assignment,method-assign]
                 write_atomically(path, write)
-                die()
-            with path.with_name(path.name + ".tmp").open("wb") as file:
-                write(file)
-                file.flush()
-                if moment == "write":
-                    file.truncate(file.tell() // 2)
-                    os.fsync(file.fileno())
                 die()
 
         checkpoint.write_atomically = killed_write  # type: ignore[attr-defined]
