@@ -20,7 +20,7 @@ def packed(words: object, *shape: int) -> Constant:
 
 
 def program() -> Program:
-    """An image of 2×3 pixels, two channels. The numbers in the tests below were worked out by hand from these weights."""
+    """An image of 2×3 pixels and two channels; the tests below hold what was worked out by hand."""
     constants = {
         # One filter over 1×2 taps and both channels: (+ −) at the left tap, (+ +) at the right.
         "w0": packed([[[[0b01], [0b11]]]], 1, 1, 2, 2),
