@@ -23,7 +23,7 @@ typedef struct {
     const char *a; /* the first tap of the first pixel */
     size_t a_stride;
     const size_t *offsets; /* [words], bytes from a */
-    size_t words;          /* of K in the tap rows that are inside; may be 0 */
+    size_t words;          /* of K in the tap rows that are inside, at least 1 */
     const uint32_t *weights;
     const int32_t *bases;    /* of the row class; limits for the epilogue BITS, see make_limits */
     const uint32_t *classes; /* [pixels]: where in bases, in elements */
@@ -275,6 +275,7 @@ static inline void run_line(const conv_walk *walk, conv_tile tile, size_t column
 /* The lines of a block for `count` channels from n on. */
 static inline void run_panel(const conv_walk *walk, const conv_block *block, const uint32_t *panel, size_t n,
                              size_t count) {
+    static const _Alignas(ONEBIT_ALIGN) uint32_t zeros[MOST_LANES];
     const onebit_conv_shape *s = &walk->shape;
     const bool bits = walk->epilogue->kind == ONEBIT_EPILOGUE_BITS;
     const size_t row_words = walk->w.kernel * group_words(s), n_tile = walk->kernel->n_tile;
@@ -283,8 +284,7 @@ static inline void run_panel(const conv_walk *walk, const conv_block *block, con
                                              block->x * walk->w.stride * walk->pixel_bytes
                                        : walk->strip;
     const size_t strip_line = walk->in_place ? walk->h.pad : block->y * walk->h.stride;
-    conv_tile tile = {.a_stride = walk->w.stride * walk->pixel_bytes,
-                      .offsets = walk->offsets,
+    conv_tile tile = {.offsets = walk->offsets,
                       .out_stride = (bits ? onebit_words(s->n) : s->n) * sizeof(uint32_t),
                       .n = n,
                       .count = count,
@@ -294,13 +294,14 @@ static inline void run_panel(const conv_walk *walk, const conv_block *block, con
         if (end <= block->y)
             continue;
         const taps rows = taps_inside(&walk->h, y);
-        const bool any = rows.begin < rows.end;
-        tile.words = any ? (rows.end - rows.begin) * row_words : 0;
-        tile.weights = panel + (any ? rows.begin * row_words * n_tile : 0);
+        const bool any = rows.begin < rows.end; /* else one word of zeros, so that tiles need not ask */
+        tile.a_stride = any ? walk->w.stride * walk->pixel_bytes : 0;
+        tile.words = any ? (rows.end - rows.begin) * row_words : 1;
+        tile.weights = any ? panel + rows.begin * row_words * n_tile : zeros;
         tile.bases = bits && s->groups == 1 ? make_limits(walk, bases, n, count) : bases;
         for (y = y > block->y ? y : block->y; y < end && y < block->y + block->rows; ++y) {
             size_t line = y * walk->h.stride + rows.begin * walk->h.dilation - strip_line;
-            tile.a = strip + (any ? line * walk->line_bytes : 0);
+            tile.a = any ? strip + line * walk->line_bytes : (const char *)zeros;
             tile.classes = walk->columns + (walk->column_classes > 1 ? block->x : 0);
             tile.out = walk->out + ((block->image * walk->h.out_size + y) * walk->w.out_size + block->x) *
                                        tile.out_stride;

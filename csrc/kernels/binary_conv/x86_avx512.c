@@ -15,50 +15,59 @@
 
 enum { N_TILE = 32, LANES = 16, PIXELS = 14 };
 
-/* popcount(weights xor broadcast(word at a + index * scale)), scale = 1, 2, 4 or 8 and a constant. */
+/* different = popcount(weights xor broadcast(word at a + index * scale)), added to total unless it is the
+ * first; scale is 1, 2, 4 or 8, and a constant. Sanitizers see the reads of intrinsics only. */
 #if defined(__SANITIZE_ADDRESS__)
-static inline __m512i different_bits(__m512i weights, const char *a, size_t index, int scale) {
-    int word = *(const int *)(const void *)(a + index * (size_t)scale);
-    return _mm512_popcnt_epi32(_mm512_xor_si512(weights, _mm512_set1_epi32(word)));
-}
-static inline __m512i step(__m512i total, __m512i weights, const char *a, size_t index, int scale) {
-    return _mm512_add_epi32(total, different_bits(weights, a, index, scale));
+static inline __m512i count(bool first, __m512i total, __m512i weights, const char *a, size_t index,
+                            int scale) {
+    __m512i word = _mm512_set1_epi32(*(const int *)(const void *)(a + index * (size_t)scale));
+    __m512i different = _mm512_popcnt_epi32(_mm512_xor_si512(weights, word));
+    return first ? different : _mm512_add_epi32(total, different);
 }
 #else
-#define STEP(address)                                                                                        \
-    __asm__("vpxord " address "%{1to16%}, %2, %1\n\tvpopcntd %1, %1\n\tvpaddd %1, %0, %0"                    \
-            : "+v"(total), "=&v"(different)                                                                  \
-            : "v"(weights), "r"(a), "r"(index), "m"(*(const char (*)[])a))
-static inline __attribute__((always_inline)) __m512i step(__m512i total, __m512i weights, const char *a,
-                                                          size_t index, int scale) {
+#define COUNT(address)                                                                                       \
+    do {                                                                                                     \
+        if (first)                                                                                           \
+            __asm__("vpxord " address "%{1to16%}, %1, %0\n\tvpopcntd %0, %0"                                 \
+                    : "=v"(total)                                                                            \
+                    : "v"(weights), "v"(weights), "r"(a), "r"(index), "m"(*(const char (*)[])a));            \
+        else                                                                                                 \
+            __asm__("vpxord " address "%{1to16%}, %2, %1\n\tvpopcntd %1, %1\n\tvpaddd %1, %0, %0"            \
+                    : "+v"(total), "=&v"(different)                                                          \
+                    : "v"(weights), "r"(a), "r"(index), "m"(*(const char (*)[])a));                          \
+    } while (0)
+static inline __attribute__((always_inline)) __m512i count(bool first, __m512i total, __m512i weights,
+                                                           const char *a, size_t index, int scale) {
     __m512i different;
     if (scale == 1)
-        STEP("(%3,%4)");
+        COUNT("(%3,%4)");
     else if (scale == 2)
-        STEP("(%3,%4,2)");
+        COUNT("(%3,%4,2)");
     else if (scale == 4)
-        STEP("(%3,%4,4)");
+        COUNT("(%3,%4,4)");
     else
-        STEP("(%3,%4,8)");
+        COUNT("(%3,%4,8)");
     return total;
 }
-#undef STEP
+#undef COUNT
 #endif
 
+/* One pixel, from the counts of differing bits and the limits that they may reach for a one. */
+static inline void store_bits(const int32_t *limits, __m512i low, __m512i high, uint32_t flip, uint32_t live,
+                              char *out) {
+    __mmask32 ones = _mm512_kunpackw(_mm512_cmple_epi32_mask(high, _mm512_load_si512(limits + LANES)),
+                                     _mm512_cmple_epi32_mask(low, _mm512_load_si512(limits)));
+    *(uint32_t *)(void *)out = (ones ^ flip) & live;
+}
+
 /* One pixel, from the counts of differing bits. */
-static inline void store(const conv_tile *t, size_t pixel, __m512i low, __m512i high) {
+static inline void store_numbers(const conv_tile *t, size_t pixel, __m512i low, __m512i high) {
     const onebit_epilogue *epilogue = t->epilogue;
     const size_t n = t->n;
     const int32_t *bases = t->bases + t->classes[pixel];
     const uint32_t live = onebit_tail_mask(t->count);
     char *out = t->out + pixel * t->out_stride;
     const __m512i base0 = _mm512_load_si512(bases), base1 = _mm512_load_si512(bases + LANES);
-    if (epilogue->kind == ONEBIT_EPILOGUE_BITS) {
-        uint32_t bits = _mm512_cmple_epi32_mask(low, base0);
-        bits |= (uint32_t)_mm512_cmple_epi32_mask(high, base1) << LANES;
-        ((uint32_t *)(void *)out)[n / N_TILE] = (bits ^ epilogue->flip[n / N_TILE]) & live;
-        return;
-    }
     const __mmask16 live0 = (__mmask16)live, live1 = (__mmask16)(live >> LANES);
     low = _mm512_sub_epi32(base0, _mm512_slli_epi32(low, 1));
     high = _mm512_sub_epi32(base1, _mm512_slli_epi32(high, 1));
@@ -81,32 +90,42 @@ static inline void store(const conv_tile *t, size_t pixel, __m512i low, __m512i 
     }
 }
 
-/* `pixels`, a constant once inlined. */
+/* One word of K. `pixels` is a constant once inlined; odd[i] = (2 * i + 1) * bytes from pixel to pixel. */
+static inline __attribute__((always_inline)) void count_word(bool first, size_t pixels, const char *a,
+                                                             const size_t *odd, const uint32_t *weights,
+                                                             __m512i *low, __m512i *high) {
+    const __m512i weights0 = _mm512_load_si512(weights), weights1 = _mm512_load_si512(weights + LANES);
+#pragma GCC unroll 14
+    for (size_t p = 0; p < pixels; ++p) {
+        const int e = p ? __builtin_ctzl(p) : 0;
+        const size_t index = p ? odd[(p >> e) / 2] : 0;
+        low[p] = count(first, low[p], weights0, a, index, 1 << e);
+        high[p] = count(first, high[p], weights1, a, index, 1 << e);
+    }
+}
+
 static inline __attribute__((always_inline)) void tile(const conv_tile *t, size_t pixels) {
     __m512i low[PIXELS], high[PIXELS];
-    size_t odd[PIXELS / 2]; /* odd[i] = (2 * i + 1) * s */
-    const uint32_t *weights = t->weights;
-    const size_t *offset = t->offsets, *end = offset + t->words;
+    size_t odd[PIXELS / 2];
 #pragma GCC unroll 7
     for (size_t i = 0; i < PIXELS / 2; ++i)
         odd[i] = (2 * i + 1) * t->a_stride;
+    const uint32_t *weights = t->weights;
+    const size_t *offset = t->offsets, *end = offset + t->words;
+    count_word(true, pixels, t->a + *offset, odd, weights, low, high);
+    while (++offset < end)
+        count_word(false, pixels, t->a + *offset, odd, weights += N_TILE, low, high);
+    if (t->epilogue->kind == ONEBIT_EPILOGUE_BITS) {
+        const uint32_t flip = t->epilogue->flip[t->n / N_TILE], live = onebit_tail_mask(t->count);
+        char *out = t->out + t->n / N_TILE * sizeof(uint32_t);
 #pragma GCC unroll 14
-    for (size_t p = 0; p < pixels; ++p)
-        low[p] = high[p] = _mm512_setzero_si512();
-    for (; offset < end; ++offset, weights += N_TILE) {
-        const char *a = t->a + *offset;
-        __m512i weights0 = _mm512_load_si512(weights), weights1 = _mm512_load_si512(weights + LANES);
+        for (size_t p = 0; p < pixels; ++p)
+            store_bits(t->bases + t->classes[p], low[p], high[p], flip, live, out + p * t->out_stride);
+    } else {
 #pragma GCC unroll 14
-        for (size_t p = 0; p < pixels; ++p) {
-            const int e = p ? __builtin_ctzl(p) : 0;
-            const size_t index = p ? odd[(p >> e) / 2] : 0;
-            low[p] = step(low[p], weights0, a, index, 1 << e);
-            high[p] = step(high[p], weights1, a, index, 1 << e);
-        }
+        for (size_t p = 0; p < pixels; ++p)
+            store_numbers(t, p, low[p], high[p]);
     }
-#pragma GCC unroll 14
-    for (size_t p = 0; p < pixels; ++p)
-        store(t, p, low[p], high[p]);
 }
 
 #define TILE_OF(pixels)                                                                                      \
