@@ -1,7 +1,9 @@
-"""Activations with a learned place: ReActNet's RSign and RPReLU (arXiv 2003.03488, section 4.2).
+"""Activations with a learned place: ReActNet's RSign and RPReLU (arXiv 2003.03488).
 
     RSign(x)   = +1 where x >= α, else -1                            α a channel
     RPReLU(x)  = (x - γ) + ζ where x > γ, else β·(x - γ) + ζ          γ, β, ζ a channel
+
+(The paper has x > α; sign(0) is +1 everywhere in this package.)
 
 One shift a channel lets a network move the threshold of its signs, and the kink of its PReLU, to where the
 distribution of its activations wants them.
@@ -37,7 +39,7 @@ class RSign(nn.Module):
 
     channels: a positive count.
     quantizer: name or module of the sign behind the shift; "approx_sign" as in the authors' code. Its
-        gradient g reaches x as it is and α as -Σ g over everything but the channel (the paper's eq. 8).
+        gradient g reaches x as it is and α as -Σ g over everything but the channel.
     ValueError for an input of other channels.
     """
 

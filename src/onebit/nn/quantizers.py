@@ -6,7 +6,7 @@ Forward, stochastic (BNN eq. 2; BinaryConnect, arXiv 1511.00363, eq. 2-3):
                                                          p = clip((x + 1) / 2, 0, 1)
 Backward of both (BNN eq. 4):                            dC/dx = dC/dq where |x| <= 1, else 0
 
-Backward of ApproxSign (Bi-Real Net, arXiv 1808.00278, eq. 7-8):
+Backward of ApproxSign (Bi-Real Net, arXiv 1808.00278):
                                                          dC/dx = dC/dq · (2 - 2|x|) where |x| < 1, else 0
 
 The true derivative of sign is 0 almost everywhere. The straight-through estimator (STE) uses the derivative

@@ -7,14 +7,13 @@ K = A box-filtered by 1/(kh·kw). Both multiply the *finished* ±1 sum, channel 
 Gradient of the weights. Let W̃ = α·sign(W) and G = ∂C/∂W̃. Then
 
     exact     ∂C/∂w_i = sign(w_i)/n · Σ_j G_j·sign(w_j) + α·G_i·1[|w_i| <= 1]
-    loose     ∂C/∂w_i = (1/n + α·1[|w_i| <= 1])·G_i            (the paper's, end of section 3.1)
+    loose     ∂C/∂w_i = (1/n + α·1[|w_i| <= 1])·G_i
+    detached  ∂C/∂w_i = α·G_i·1[|w_i| <= 1]
 
-    detached  ∂C/∂w_i = α·G_i·1[|w_i| <= 1]                    (α a constant: Bi-Real Net's and ReActNet's
-    code)
-
-The exact one is what automatic differentiation gives for α = mean |W|, the STE standing for sign. The loose
-one drops, from the first sum, every term but j = i. (The paper's window is open, |w| < 1; ours is the
-quantizer's.)
+The loose one is the paper's (end of section 3.1); detached holds α constant, as Bi-Real Net's and ReActNet's
+code does. The exact one is what automatic differentiation gives for α = mean |W|, the STE standing for sign.
+The loose one drops, from the first sum, every term but j = i. (The paper's window is open, |w| < 1; ours is
+the quantizer's.)
 """
 
 from __future__ import annotations
