@@ -426,3 +426,12 @@ def test_the_model_is_left_as_it_was() -> None:
         for parameter in model.parameters():
             parameter.fill_(3)
     assert np.array_equal(stored, program.constants["1.shift"].array)
+
+
+def test_a_compiled_model_is_converted_as_what_it_wraps() -> None:
+    model = nn.Sequential(bnn.BinaryLinear(8, 9), random_batch_norm(9)).eval()
+    x = torch.randn(3, 8)
+    program = convert(torch.compile(model), x)
+    assert [node.layer for node in program.nodes] == ["0.input_quantizer", "0", "1", "1"]
+    assert program.metadata["name"] == "Sequential"
+    assert_equal(model, program, x)

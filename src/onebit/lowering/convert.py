@@ -27,6 +27,7 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
     An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.
     Raises ConversionError, which names each layer that cannot be converted, why, and what to do.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     inputs = check(model, example_inputs)
     captured = fold(capture(model, inputs, name or type(model).__name__))
     program, hints = lower(captured)
