@@ -71,7 +71,7 @@ def train(
     same thread count the outcome is the same, bit for bit, however often the run was killed. `threads` is
     torch's thread count for this run (None: the recipe's; when resuming, the one the run was begun with, and
     any other is refused).
-    `device` is "auto" (a GPU if there is one), "cpu", "cuda" or any other name that torch knows.
+    `device` is "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1".
 
     Seeds torch's global generators. Raises `TrainError`, `CheckpointError` or `onebit.data.DataError`.
     """

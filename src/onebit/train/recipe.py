@@ -21,8 +21,9 @@ from typing import Any, get_type_hints
 
 from onebit import models
 from onebit.train.errors import RecipeError
+from onebit.train.evaluation import LOSS_FUNCTIONS
 
-LOSSES = ("square_hinge", "cross_entropy")
+LOSSES = tuple(LOSS_FUNCTIONS)
 OPTIMIZERS = ("adam", "sgd")
 
 
@@ -77,7 +78,7 @@ class Recipe:
     batch_size: int = 100
     loss: str = "square_hinge"
     seed: int = 1
-    threads: int = 0  # of torch on the CPU, for sums round by it; 0: as many as torch chooses
+    threads: int = 0  # torch's on the CPU; the last bits depend on it; 0: as many as torch chooses
     compile: bool = False  # torch.compile; seldom faster on a CPU
     checkpoint_seconds: float = 30.0  # how much work a kill may cost; 0: every step
     summary: str = ""
