@@ -1,12 +1,10 @@
-/* AVX2 has no popcount, but a byte shuffle is a table of 16 entries. For a nibble `a` of the activations the
- * table T[a][i] = popcount(a xor i), looked up with a nibble of the weights, does the xor and the popcount of
- * 4 bits at once: two instructions (vpshufb, vpaddb) for 128 multiply-accumulates. This is the table lookup
- * of T-MAC (arXiv 2407.00088) with the roles exchanged: its tables hold sums of activations and are made anew
- * for every row, ours are sixteen constants and it is the activation that chooses among them.
+/* Differing bits are counted by table lookup: kernels/avx2_nibbles.inc says how.
  *
  *   weights       [n/64][byte of k][64 channels], a byte holds two nibbles
  *   activations   [tile of rows][byte of k][low, high][rows of the tile]: 16 * nibble, the offset of its
- * table The tile is 6 rows x 64 channels: 12 byte accumulators, two vectors of nibbles, two temporaries.
+ * table
+ *
+ * The tile is 6 rows x 64 channels: 12 byte accumulators, two vectors of nibbles, two temporaries.
  *
  * Ranges: a byte gains at most 8 a byte of k, 8 * BYTE_STEPS = 248 <= 255; it is then added to 16-bit sums,
  * which are added to 32-bit totals after at most SUM_STEPS such additions, 248 * 256 = 63488 <= 65535; a
@@ -18,20 +16,9 @@
 #include <immintrin.h>
 #include <math.h>
 
+#include "kernels/avx2_nibbles.inc"
+
 enum { N_TILE = 64, M_TILE = 6, HALVES = N_TILE / 32, BYTE_STEPS = 31, SUM_STEPS = 256 };
-
-#define BIT_COUNT(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
-#define TABLE(a)                                                                                             \
-    {BIT_COUNT((a) ^ 0),  BIT_COUNT((a) ^ 1),  BIT_COUNT((a) ^ 2),  BIT_COUNT((a) ^ 3),                      \
-     BIT_COUNT((a) ^ 4),  BIT_COUNT((a) ^ 5),  BIT_COUNT((a) ^ 6),  BIT_COUNT((a) ^ 7),                      \
-     BIT_COUNT((a) ^ 8),  BIT_COUNT((a) ^ 9),  BIT_COUNT((a) ^ 10), BIT_COUNT((a) ^ 11),                     \
-     BIT_COUNT((a) ^ 12), BIT_COUNT((a) ^ 13), BIT_COUNT((a) ^ 14), BIT_COUNT((a) ^ 15)}
-static const _Alignas(64) uint8_t tables[16][16] = {
-    TABLE(0), TABLE(1), TABLE(2),  TABLE(3),  TABLE(4),  TABLE(5),  TABLE(6),  TABLE(7),
-    TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
-
-#define ONES8 0x0F0F0F0F0F0F0F0F
-static const _Alignas(32) int64_t nibble_mask[4] = {ONES8, ONES8, ONES8, ONES8};
 
 typedef struct {
     const onebit_gemm_args *args;
@@ -103,62 +90,6 @@ static void store_tail(const context *ctx, size_t n, size_t count, const int32_t
     }
     if (epilogue->kind == ONEBIT_EPILOGUE_BITS)
         ((uint32_t *)out)[n / 32] = (bits ^ epilogue->flip[n / 32]) & onebit_tail_mask(count);
-}
-
-/* sums (+)= 32 byte counts: 16-bit sums of the even channels, then those of the odd ones. */
-static inline void widen_bytes(__m256i bytes, bool add, __m256i *sums) {
-    __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF)), odd = _mm256_srli_epi16(bytes, 8);
-    sums[0] = add ? _mm256_add_epi16(sums[0], even) : even;
-    sums[1] = add ? _mm256_add_epi16(sums[1], odd) : odd;
-}
-
-static inline void widen8(__m128i eight, bool add, int32_t *totals) {
-    __m256i *to = (__m256i *)(void *)totals, wide = _mm256_cvtepu16_epi32(eight);
-    _mm256_store_si256(to, add ? _mm256_add_epi32(_mm256_load_si256(to), wide) : wide);
-}
-
-/* totals (+)= 16-bit sums of 32 channels, now in the order of the channels. */
-static inline void widen_sums(const __m256i *sums, bool add, int32_t *totals) {
-    __m256i first = _mm256_unpacklo_epi16(sums[0], sums[1]), second = _mm256_unpackhi_epi16(sums[0], sums[1]);
-    widen8(_mm256_castsi256_si128(first), add, totals);
-    widen8(_mm256_castsi256_si128(second), add, totals + 8);
-    widen8(_mm256_extracti128_si256(first, 1), add, totals + 16);
-    widen8(_mm256_extracti128_si256(second, 1), add, totals + 24);
-}
-
-/* The low or the high nibbles of 32 bytes. A tall tile has no registers left for the bytes and the mask:
- * there, inline assembly keeps the compiler from holding them, and from spilling counts instead. */
-static inline __m256i low_nibbles(bool tall, const uint8_t *weights) {
-    const __m256i *from = (const __m256i *)(const void *)weights;
-    __m256i nibbles;
-    if (!tall)
-        return _mm256_and_si256(*from, _mm256_set1_epi8(15));
-    __asm__("vmovdqa %1, %0\n\tvpand %2, %0, %0" : "=x"(nibbles) : "m"(*from), "m"(nibble_mask));
-    return nibbles;
-}
-
-static inline __m256i high_nibbles(bool tall, const uint8_t *weights) {
-    const __m256i *from = (const __m256i *)(const void *)weights;
-    __m256i nibbles;
-    if (!tall)
-        return _mm256_and_si256(_mm256_srli_epi16(*from, 4), _mm256_set1_epi8(15));
-    __asm__("vmovdqa %1, %0\n\tvpsrlw $4, %0, %0\n\tvpand %2, %0, %0"
-            : "=x"(nibbles)
-            : "m"(*from), "m"(nibble_mask));
-    return nibbles;
-}
-
-/* counts += table[nibbles] for the 64 channels; offset chooses the table. */
-static inline void step(__m256i *counts0, __m256i *counts1, __m256i nibbles0, __m256i nibbles1,
-                        uint8_t offset) {
-    __m256i table, looked_up;
-    __asm__("vbroadcasti128 %6, %2\n\t"
-            "vpshufb %4, %2, %3\n\t"
-            "vpshufb %5, %2, %2\n\t"
-            "vpaddb %3, %0, %0\n\t"
-            "vpaddb %2, %1, %1"
-            : "+x"(*counts0), "+x"(*counts1), "=&x"(table), "=&x"(looked_up)
-            : "x"(nibbles0), "x"(nibbles1), "m"(*(const __m128i *)(const void *)(tables[0] + offset)));
 }
 
 /* sums = counts over the next `bytes` <= BYTE_STEPS * SUM_STEPS of k, for `rows` (a constant once inlined)
