@@ -11,7 +11,7 @@
  * its processor to others, and at last sleeps. */
 enum { SPINS = 4000, YIELDS = 16, SHARE_BITS = 16 };
 
-struct onebit_pool {
+struct onebit_threads {
     unsigned threads;
     unsigned fork_count; /* forks seen when the threads were started: a child process has none of them */
     pthread_t *handles;  /* [threads - 1] */
@@ -44,13 +44,13 @@ static void relax(void) {
 #endif
 }
 
-static uint64_t newest(const onebit_pool *pool) {
+static uint64_t newest(const onebit_threads *pool) {
     return atomic_load_explicit(&pool->board, memory_order_acquire) >> SHARE_BITS;
 }
 
 /* The sleeper counts itself under the mutex before it looks again, and the caller posts the task before it
  * looks for sleepers (all sequentially consistent): one of the two always sees the other. */
-static void await_task(onebit_pool *pool, uint64_t seen) {
+static void await_task(onebit_threads *pool, uint64_t seen) {
     for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
         if (newest(pool) != seen)
             return;
@@ -67,7 +67,7 @@ static void await_task(onebit_pool *pool, uint64_t seen) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void await_shares(onebit_pool *pool) {
+static void await_shares(onebit_threads *pool) {
     for (int spin = 0; spin < SPINS + YIELDS; ++spin) {
         if (atomic_load_explicit(&pool->pending, memory_order_acquire) == 0)
             return;
@@ -87,7 +87,7 @@ static void await_shares(onebit_pool *pool) {
 /* Claims and runs shares of one task until none is left. Whoever comes first takes a share, the caller too:
  * on a busy machine nobody waits for a thread that the system has not woken yet. A claim succeeds for the
  * newest task only, and that task stands until its last share is done, so a late worker touches nothing. */
-static void run_shares(onebit_pool *pool, uint64_t number) {
+static void run_shares(onebit_threads *pool, uint64_t number) {
     uint64_t board = atomic_load(&pool->board);
     for (;;) {
         unsigned share = (unsigned)(board & ((1u << SHARE_BITS) - 1));
@@ -106,7 +106,7 @@ static void run_shares(onebit_pool *pool, uint64_t number) {
 }
 
 static void *work(void *argument) {
-    onebit_pool *pool = argument;
+    onebit_threads *pool = argument;
     for (uint64_t seen = 0;;) {
         await_task(pool, seen);
         seen = newest(pool); /* before the look at stop: the post that follows a stop is no task */
@@ -117,7 +117,7 @@ static void *work(void *argument) {
 }
 
 /* Posts the next task, all of whose shares are free, and wakes who sleeps; returns its number. */
-static uint64_t post(onebit_pool *pool) {
+static uint64_t post(onebit_threads *pool) {
     uint64_t number = newest(pool) + 1;
     atomic_store(&pool->board, number << SHARE_BITS);
     if (atomic_load(&pool->sleepers) == 0)
@@ -129,7 +129,7 @@ static uint64_t post(onebit_pool *pool) {
 }
 
 /* Starts threads from a clean state; returns how many run. Signals stay with the caller's own threads. */
-static unsigned start_workers(onebit_pool *pool) {
+static unsigned start_workers(onebit_threads *pool) {
     atomic_init(&pool->board, 0);
     atomic_init(&pool->pending, 0);
     atomic_init(&pool->stop, 0);
@@ -149,7 +149,7 @@ static unsigned start_workers(onebit_pool *pool) {
     return started;
 }
 
-static void stop_workers(onebit_pool *pool, unsigned started) {
+static void stop_workers(onebit_threads *pool, unsigned started) {
     atomic_store(&pool->stop, 1);
     post(pool);
     for (unsigned i = 0; i < started; ++i)
@@ -159,12 +159,12 @@ static void stop_workers(onebit_pool *pool, unsigned started) {
     pthread_cond_destroy(&pool->done);
 }
 
-onebit_pool *onebit_pool_create(unsigned threads) {
+onebit_threads *onebit_threads_create(unsigned threads) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
     if (threads < 1 || threads > ONEBIT_MAX_THREADS)
         return NULL;
-    onebit_pool *pool = calloc(1, sizeof *pool);
+    onebit_threads *pool = calloc(1, sizeof *pool);
     if (!pool)
         return NULL;
     pool->threads = threads;
@@ -185,7 +185,7 @@ onebit_pool *onebit_pool_create(unsigned threads) {
     return pool;
 }
 
-void onebit_pool_destroy(onebit_pool *pool) {
+void onebit_threads_destroy(onebit_threads *pool) {
     if (!pool)
         return;
     if (pool->threads > 1 && pool->fork_count == atomic_load(&fork_count))
@@ -196,7 +196,7 @@ void onebit_pool_destroy(onebit_pool *pool) {
 
 /* After a fork the child has the pool's memory but none of its threads, and the mutex may be locked for
  * ever by one that is gone: start anew. */
-static void revive_after_fork(onebit_pool *pool) {
+static void revive_after_fork(onebit_threads *pool) {
     unsigned started = start_workers(pool);
     if (started + 1 == pool->threads)
         return;
@@ -204,7 +204,7 @@ static void revive_after_fork(onebit_pool *pool) {
     pool->fork_count = atomic_load(&fork_count) - 1;
 }
 
-void onebit_pool_run(onebit_pool *pool, onebit_task task, void *context) {
+void onebit_threads_run(onebit_threads *pool, onebit_task task, void *context) {
     if (pool->threads == 1) {
         task(context, 0, 1);
         return;

@@ -1,13 +1,12 @@
-/* The builder calls of the elementwise ops and of reshape: check, copy the constants, add the op.
+/* The builder calls of the elementwise ops: check, copy the constants, add the op.
  * How each op runs stands in run_elementwise.c. */
 #include <math.h>
 
 #include "base/bits.h"
 #include "engine/internal.h"
 
-/* The checks that all ops of one input begin with, and the op they begin. */
-static onebit_status begin(const onebit_plan *plan, const char *name, onebit_value x,
-                           const onebit_value *value, const plan_value **found, plan_op *op) {
+onebit_status onebit_begin_op(const onebit_plan *plan, const char *name, onebit_value x,
+                              const onebit_value *value, const plan_value **found, plan_op *op) {
     onebit_status status = onebit_check_open(plan);
     if (status != ONEBIT_OK)
         return status;
@@ -50,7 +49,7 @@ static onebit_status copy_floats(onebit_plan *plan, const float *source, size_t 
 onebit_status onebit_plan_sign(onebit_plan *plan, onebit_value x, onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "sign", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "sign", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, "sign");
     if (status != ONEBIT_OK)
@@ -65,7 +64,7 @@ onebit_status onebit_plan_threshold(onebit_plan *plan, onebit_value x, const int
     const plan_value *found;
     plan_op op;
     const void *thresholds, *flips;
-    onebit_status status = begin(plan, "threshold", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "threshold", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_I32, "threshold");
     if (status == ONEBIT_OK)
@@ -87,7 +86,7 @@ onebit_status onebit_plan_threshold(onebit_plan *plan, onebit_value x, const int
 onebit_status onebit_plan_to_float(onebit_plan *plan, onebit_value x, onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "to_float", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "to_float", x, value, &found, &op);
     if (status != ONEBIT_OK)
         return status;
     if (found->dtype == ONEBIT_BITS)
@@ -105,7 +104,7 @@ onebit_status onebit_plan_to_float(onebit_plan *plan, onebit_value x, onebit_val
 onebit_status onebit_plan_scale_pixels(onebit_plan *plan, onebit_value x, onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "scale_pixels", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "scale_pixels", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_U8, "scale_pixels");
     if (status != ONEBIT_OK)
@@ -118,7 +117,7 @@ onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float 
                                  uint64_t channels, onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "affine", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "affine", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, "affine");
     if (status == ONEBIT_OK)
@@ -133,10 +132,22 @@ onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float 
     return add_same_shape(plan, &op, ONEBIT_F32, value);
 }
 
+onebit_status onebit_plan_abs(onebit_plan *plan, onebit_value x, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    onebit_status status = onebit_begin_op(plan, "abs", x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, "abs");
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_absolute;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
 onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "relu", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "relu", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, "relu");
     if (status != ONEBIT_OK)
@@ -149,7 +160,7 @@ onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *
                                 onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "prelu", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "prelu", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, "prelu");
     if (status == ONEBIT_OK && slopes != 1)
@@ -167,7 +178,7 @@ onebit_status onebit_plan_clamp(onebit_plan *plan, onebit_value x, float low, fl
                                 onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "clamp", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "clamp", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, "clamp");
     if (status != ONEBIT_OK)
@@ -191,7 +202,7 @@ onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, on
                                   onebit_value *value) {
     const plan_value *left, *right;
     plan_op op;
-    onebit_status status = begin(plan, "combine", a, value, &left, &op);
+    onebit_status status = onebit_begin_op(plan, "combine", a, value, &left, &op);
     if (status == ONEBIT_OK)
         status = check_combination(kind);
     if (status == ONEBIT_OK)
@@ -202,14 +213,21 @@ onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, on
         status = onebit_check_dtype(right, ONEBIT_F32, "combine");
     if (status != ONEBIT_OK)
         return status;
-    if (left->rows != right->rows || left->channels != right->channels)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "combine: %zu x %zu and %zu x %zu are not the same shape",
+    const bool same = left->channels == right->channels, left_is_one = left->channels == 1;
+    if (left->rows != right->rows || !(same || left_is_one || right->channels == 1))
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT,
+                           "combine: %zu x %zu and %zu x %zu are neither the same shape "
+                           "nor rows of which one has a single channel",
                            left->rows, left->channels, right->rows, right->channels);
-    op.run = onebit_run_combine;
+    op.run = same ? onebit_run_combine : onebit_run_combine_rows;
     op.combination = kind;
     op.inputs[1] = b;
     op.input_count = 2;
-    return add_same_shape(plan, &op, ONEBIT_F32, value);
+    if (same || !left_is_one)
+        return add_same_shape(plan, &op, ONEBIT_F32, value);
+    op.effort = (uint64_t)right->rows * right->channels / 8;
+    op.in_place = true;
+    return onebit_plan_add(plan, &op, ONEBIT_F32, right->rows, right->channels, value);
 }
 
 onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination kind, onebit_value x,
@@ -217,7 +235,7 @@ onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination
                                            onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = begin(plan, "combine", x, value, &found, &op);
+    onebit_status status = onebit_begin_op(plan, "combine", x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = check_combination(kind);
     if (status == ONEBIT_OK)
@@ -234,36 +252,4 @@ onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination
     op.constant_count = (size_t)count;
     op.constant_first = constant_first != 0;
     return add_same_shape(plan, &op, ONEBIT_F32, value);
-}
-
-/* Bits keep their words when every row, before and after, fills its words; otherwise they move. */
-static bool same_bytes(const plan_value *x, size_t channels) {
-    return x->dtype != ONEBIT_BITS || x->channels == channels ||
-           (x->channels % ONEBIT_WORD_BITS == 0 && channels % ONEBIT_WORD_BITS == 0);
-}
-
-onebit_status onebit_plan_reshape(onebit_plan *plan, onebit_value x, uint64_t rows, uint64_t channels,
-                                  onebit_value *value) {
-    const plan_value *found;
-    plan_op op;
-    onebit_status status = begin(plan, "reshape", x, value, &found, &op);
-    if (status != ONEBIT_OK)
-        return status;
-    size_t elements;
-    if (rows > INT32_MAX || channels > INT32_MAX ||
-        !onebit_multiply((size_t)rows, (size_t)channels, &elements) ||
-        elements != found->rows * found->channels)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "reshape of %zu x %zu elements to %llu x %llu", found->rows,
-                           found->channels, (unsigned long long)rows, (unsigned long long)channels);
-    if (same_bytes(found, (size_t)channels)) {
-        onebit_value root = found->root;
-        status = onebit_plan_value(plan, found->dtype, (size_t)rows, (size_t)channels, value);
-        if (status == ONEBIT_OK)
-            plan->values[*value].root = root;
-        return status;
-    }
-    op.run = onebit_run_repack;
-    op.variant = op.pack->name;
-    op.effort = elements / 8;
-    return onebit_plan_add(plan, &op, ONEBIT_BITS, (size_t)rows, (size_t)channels, value);
 }

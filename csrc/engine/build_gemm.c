@@ -1,6 +1,4 @@
 /* onebit_plan_gemm: checks one GEMM, prepacks its weights for the plan's instruction set, adds the op. */
-#include <string.h>
-
 #include "base/bits.h"
 #include "engine/internal.h"
 #include "kernels/binary_gemm/binary_gemm.h"
@@ -34,83 +32,36 @@ static const onebit_gemm_variant *choose_variant(const gemm_family *family, oneb
     return NULL;
 }
 
-static onebit_status check_shape(const onebit_plan *plan, const gemm_family *family, const onebit_gemm *gemm,
-                                 const plan_value *x) {
+static onebit_status check_shape(const gemm_family *family, const onebit_gemm *gemm, const plan_value *x) {
     if (gemm->k != x->channels || gemm->n < 1 || gemm->n > INT32_MAX)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s of n = %llu, k = %llu on %zu channels", family->name,
                            (unsigned long long)gemm->n, (unsigned long long)gemm->k, x->channels);
-    size_t row_bytes = 4 * (family->float_weights ? x->channels : onebit_words(x->channels)), bytes;
-    if (!onebit_multiply((size_t)gemm->n, row_bytes, &bytes) || gemm->weights_bytes != bytes)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: %llu bytes of weights, expected n * %zu", family->name,
-                           (unsigned long long)gemm->weights_bytes, row_bytes);
-    if (bytes > plan->max_memory)
-        return onebit_fail(ONEBIT_ERROR_LIMIT,
-                           "%s: %zu bytes of weights exceed the limit of %zu (max_memory)", family->name,
-                           bytes, plan->max_memory);
-    if (!gemm->weights)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: the weights are NULL", family->name);
-    return family->float_weights
-               ? ONEBIT_OK
-               : onebit_check_bits(gemm->weights, (size_t)gemm->n, x->channels, family->name);
-}
-
-/* The accumulator is an int32, and so is each of its parts: multiplier * dot and offset * sum of weights. */
-static onebit_status check_range(const gemm_family *family, const onebit_gemm *gemm) {
-    if (family->input != ONEBIT_U8)
-        return ONEBIT_OK;
-    uint64_t multiplier = gemm->multiplier < 0 ? -(int64_t)gemm->multiplier : gemm->multiplier;
-    uint64_t offset = gemm->offset < 0 ? -(int64_t)gemm->offset : gemm->offset;
-    if (255 * multiplier + offset > INT32_MAX / gemm->k)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT,
-                           "u8_gemm: k = %llu, multiplier %d and offset %d may exceed an int32 accumulator",
-                           (unsigned long long)gemm->k, (int)gemm->multiplier, (int)gemm->offset);
     return ONEBIT_OK;
-}
-
-static onebit_status copy_epilogue(onebit_plan *plan, const gemm_family *family, const onebit_gemm *gemm,
-                                   onebit_epilogue *epilogue) {
-    size_t n = (size_t)gemm->n;
-    const void *first, *second;
-    onebit_status status;
-    if (gemm->store == ONEBIT_STORE_F32) {
-        epilogue->kind = ONEBIT_EPILOGUE_F32;
-        status = onebit_plan_copy(plan, gemm->scale, n, sizeof *gemm->scale, "scales", &first);
-        if (status == ONEBIT_OK)
-            status = onebit_plan_copy(plan, gemm->bias, n, sizeof *gemm->bias, "biases", &second);
-        if (status == ONEBIT_OK)
-            epilogue->scale = first, epilogue->bias = second;
-        return status;
-    }
-    if (family->float_sum || (gemm->store != ONEBIT_STORE_I32 && gemm->store != ONEBIT_STORE_BITS))
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s cannot store as %d", family->name, (int)gemm->store);
-    if (gemm->store == ONEBIT_STORE_I32) {
-        epilogue->kind = ONEBIT_EPILOGUE_I32;
-        return ONEBIT_OK;
-    }
-    epilogue->kind = ONEBIT_EPILOGUE_BITS;
-    status = onebit_plan_copy(plan, gemm->threshold, n, sizeof *gemm->threshold, "thresholds", &first);
-    if (status == ONEBIT_OK)
-        status = onebit_plan_copy(plan, gemm->flip, onebit_words(n), sizeof *gemm->flip, "flips", &second);
-    if (status == ONEBIT_OK)
-        status = onebit_check_bits(second, 1, n, "the flips");
-    if (status == ONEBIT_OK)
-        epilogue->threshold = first, epilogue->flip = second;
-    return status;
-}
-
-static onebit_dtype stored_dtype(int32_t store) {
-    return store == ONEBIT_STORE_I32 ? ONEBIT_I32 : store == ONEBIT_STORE_F32 ? ONEBIT_F32 : ONEBIT_BITS;
 }
 
 static onebit_status prepack(onebit_plan *plan, const onebit_gemm *gemm, plan_op *op) {
     void *packed;
-    size_t bytes = op->gemm->packed_size(op->n, op->k);
-    onebit_status status = onebit_plan_memory(plan, bytes, true, &packed);
+    op->weight_bytes = op->gemm->packed_size(op->n, op->k);
+    onebit_status status = onebit_plan_memory(plan, op->weight_bytes, true, &packed);
     if (status != ONEBIT_OK)
         return status;
     op->gemm->prepack(op->n, op->k, gemm->weights, packed);
     op->weights = packed;
     return ONEBIT_OK;
+}
+
+static onebit_status check_gemm(const onebit_plan *plan, const gemm_family *family, const onebit_gemm *gemm,
+                                const plan_value **x) {
+    onebit_status status;
+    if ((status = onebit_check_value(plan, gemm->input, x)) != ONEBIT_OK ||
+        (status = onebit_check_dtype(*x, family->input, family->name)) != ONEBIT_OK ||
+        (status = check_shape(family, gemm, *x)) != ONEBIT_OK)
+        return status;
+    status = onebit_check_weights(plan, family->name, gemm->weights, gemm->weights_bytes, (size_t)gemm->n,
+                                  (*x)->channels, family->float_weights);
+    if (status == ONEBIT_OK && family->input == ONEBIT_U8)
+        status = onebit_check_u8_range(family->name, (*x)->channels, gemm->multiplier, gemm->offset);
+    return status;
 }
 
 onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebit_value *value) {
@@ -127,11 +78,11 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
     op.gemm = choose_variant(family, plan->isa);
     if (!op.gemm)
         return onebit_fail(ONEBIT_ERROR_ISA, "%s has no kernel here", family->name);
-    if ((status = onebit_check_value(plan, gemm->input, &x)) != ONEBIT_OK ||
-        (status = onebit_check_dtype(x, family->input, family->name)) != ONEBIT_OK ||
-        (status = check_shape(plan, family, gemm, x)) != ONEBIT_OK ||
-        (status = check_range(family, gemm)) != ONEBIT_OK ||
-        (status = copy_epilogue(plan, family, gemm, &op.epilogue)) != ONEBIT_OK)
+    if ((status = check_gemm(plan, family, gemm, &x)) != ONEBIT_OK)
+        return status;
+    const product_store store = {family->name, !family->float_sum, gemm->store,     (size_t)gemm->n,
+                                 gemm->scale,  gemm->bias,         gemm->threshold, gemm->flip};
+    if ((status = onebit_plan_store(plan, &store, &op.epilogue)) != ONEBIT_OK)
         return status;
     size_t macs, rows = x->rows;
     op.variant = op.gemm->name;
@@ -147,5 +98,5 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
     op.effort = macs / family->macs_a_cycle;
     if ((status = prepack(plan, gemm, &op)) != ONEBIT_OK)
         return status;
-    return onebit_plan_add(plan, &op, stored_dtype(gemm->store), rows, op.n, value);
+    return onebit_plan_add(plan, &op, onebit_stored_dtype(gemm->store), rows, op.n, value);
 }

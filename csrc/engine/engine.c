@@ -12,7 +12,7 @@ enum { EFFORT_WORTH_THREADS = 6000 };
 
 struct onebit_engine {
     onebit_plan *plan;
-    onebit_pool *pool;
+    onebit_threads *pool;
     onebit_lock *lock;
     unsigned threads;
     unsigned char *arena;
@@ -56,7 +56,7 @@ onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_e
     made->lock = onebit_lock_create();
     if (!made->arena || !made->scratch || !made->bytes || !made->lock)
         return refuse(made, "memory");
-    made->pool = onebit_pool_create(threads);
+    made->pool = onebit_threads_create(threads);
     if (!made->pool)
         return refuse(made, "threads");
     *engine = made;
@@ -72,7 +72,7 @@ onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **c
 void onebit_engine_destroy(onebit_engine *engine) {
     if (!engine)
         return;
-    onebit_pool_destroy(engine->pool);
+    onebit_threads_destroy(engine->pool);
     onebit_lock_destroy(engine->lock);
     free(engine->arena);
     free(engine->scratch);
@@ -204,7 +204,7 @@ static void run_op(onebit_engine *engine, const plan_op *op, size_t samples) {
     if (engine->threads == 1 || op->effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
         run_share(engine, 0, 1);
     else
-        onebit_pool_run(engine->pool, run_share, engine);
+        onebit_threads_run(engine->pool, run_share, engine);
 }
 
 static double now(void) {

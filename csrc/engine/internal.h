@@ -9,14 +9,16 @@
 
 #include "base/isa.h"
 #include "base/threads.h"
+#include "kernels/conv.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/pack/pack.h"
+#include "kernels/pool/pool.h"
 #include "onebit.h"
 
 enum {
     MAX_VALUES = 1 << 16,
-    MAX_OP_INPUTS = 2,
+    MAX_OP_INPUTS = ONEBIT_MAX_PARTS,
     /* Rows that a pass should give a GEMM, and what its activations should not exceed once it has the lower
      * number. Measured on a 3 x 4096 network: the time an image is flat from 8 to 64 rows and grows by 2 %
      * at 128, when activations push weights out of L2. Small networks gain from longer passes. */
@@ -44,7 +46,7 @@ typedef struct {
 
 typedef struct plan_op plan_op;
 
-/* One thread's share of an op: `samples` samples from a[0], a[1] to out. */
+/* One thread's share of an op: `samples` samples from a[0], a[1] .. to out. */
 typedef struct {
     size_t samples;
     const void *a[MAX_OP_INPUTS];
@@ -65,13 +67,27 @@ struct plan_op {
     size_t rows, channels; /* of input 0, a sample */
     const onebit_elementwise *elementwise;
     const onebit_pack *pack;
-    /* GEMMs. */
+    /* GEMMs and convolutions. */
     const onebit_gemm_variant *gemm;
+    const onebit_conv_variant *conv;
     size_t n, k;
     const void *weights;
+    size_t weight_bytes; /* prepacked */
     onebit_epilogue epilogue;
     int32_t multiplier, offset;
     size_t a_stride, out_stride;
+    onebit_conv_shape conv_shape;
+    /* Pools. */
+    const onebit_pool *pool;
+    void (*max_pool)(const onebit_pool_args *args); /* NULL: a mean */
+    bool include_padding;
+    onebit_pool_shape pool_shape;
+    const uint32_t *flip; /* NULL, or words that every pixel of bits is xored with */
+    /* permute, concat. */
+    size_t rank, sizes[ONEBIT_MAX_AXES], axes[ONEBIT_MAX_AXES];
+    size_t element_bytes; /* 4 for words of bits */
+    bool of_bits;
+    size_t part_channels[ONEBIT_MAX_PARTS];
     /* Elementwise ops. */
     onebit_combination combination;
     const float *constant, *constant2;
@@ -90,6 +106,7 @@ struct onebit_plan {
     onebit_isa isa;
     const onebit_elementwise *elementwise;
     const onebit_pack *pack;
+    const onebit_pool *pool;
     size_t max_memory;
     bool finished;
     plan_value *values;
@@ -124,6 +141,7 @@ onebit_status onebit_check_bits(const uint32_t *words, size_t rows, size_t chann
 /* The best table for at most this instruction set. */
 const onebit_elementwise *onebit_elementwise_of(onebit_isa isa);
 const onebit_pack *onebit_pack_of(onebit_isa isa);
+const onebit_pool *onebit_pool_of(onebit_isa isa);
 
 /* ---- plan.c ---- */
 
@@ -145,13 +163,83 @@ onebit_status onebit_plan_words(onebit_plan *plan, size_t channels, onebit_value
 onebit_status onebit_plan_add(onebit_plan *plan, plan_op *op, onebit_dtype dtype, size_t rows,
                               size_t channels, onebit_value *value);
 
+/* ---- build_product.c: what GEMMs and convolutions have in common ---- */
+
+typedef struct {
+    const char *name;
+    bool integer_sum;
+    int32_t store;
+    size_t n;
+    const float *scale, *bias;
+    const int32_t *threshold;
+    const uint32_t *flip;
+} product_store;
+
+/* Weights of `rows` rows of `channels` bits or floats: present, of the right size, with zero padding bits. */
+onebit_status onebit_check_weights(const onebit_plan *plan, const char *name, const void *weights,
+                                   uint64_t weights_bytes, size_t rows, size_t channels, bool floats);
+/* The accumulator of k products of bytes is an int32, and so is each of its parts: multiplier * dot and
+ * offset * sum of weights. */
+onebit_status onebit_check_u8_range(const char *name, size_t k, int32_t multiplier, int32_t offset);
+/* Checks the epilogue and copies its constants. */
+onebit_status onebit_plan_store(onebit_plan *plan, const product_store *store, onebit_epilogue *epilogue);
+onebit_dtype onebit_stored_dtype(int32_t store);
+
+/* ---- window.c ---- */
+
+typedef struct {
+    size_t height, width;
+} window_outputs;
+
+/* Checks a window over the image x, and makes what has no effect plain: the stride of a single output, the
+ * dilation of a single tap. every_window_hits: each window needs a tap inside. */
+onebit_status onebit_check_window(const onebit_window *window, const plan_value *x, const char *name,
+                                  bool every_window_hits, onebit_window *plain, window_outputs *outputs);
+
 /* ---- layout.c ---- */
 
 onebit_status onebit_plan_layout(onebit_plan *plan);
 
-/* ---- run_gemm.c, run_elementwise.c: plan_op.run of each op ---- */
+/* ---- build_elementwise.c ---- */
+
+/* The checks that all ops of one input begin with, and the op they begin. */
+onebit_status onebit_begin_op(const onebit_plan *plan, const char *name, onebit_value x,
+                              const onebit_value *value, const plan_value **found, plan_op *op);
+
+/* ---- build_moves.c ---- */
+
+/* Whether a value keeps its bytes when its elements, in the same order, become rows of `channels`: bits do
+ * when every row, before and after, fills its words. */
+bool onebit_same_bytes(const plan_value *x, size_t channels);
+
+/* ---- run_*.c: plan_op.run of each op ---- */
+
+/* Part `index` of `count` of `total` things in tiles of `tile`: whole tiles, as even as they go. */
+typedef struct {
+    size_t begin, end;
+} op_share;
+
+static inline op_share onebit_share(size_t total, size_t tile, const op_call *call) {
+    size_t tiles = (total + tile - 1) / tile;
+    size_t begin = tiles * call->index / call->count * tile,
+           end = tiles * (call->index + 1) / call->count * tile;
+    return (op_share){begin < total ? begin : total, end < total ? end : total};
+}
+
+/* The most that one thread gets, in parts of 65536 of the whole. */
+static inline uint64_t onebit_largest_share(size_t total, size_t tile, unsigned count) {
+    uint64_t tiles = (total + tile - 1) / tile;
+    return (tiles + count - 1) / count * tile * 65536 / total;
+}
 
 void onebit_run_gemm(const plan_op *op, const op_call *call);
+void onebit_run_conv(const plan_op *op, const op_call *call);
+void onebit_run_pool(const plan_op *op, const op_call *call);
+void onebit_run_channel_mean(const plan_op *op, const op_call *call);
+void onebit_run_concat(const plan_op *op, const op_call *call);
+void onebit_run_permute(const plan_op *op, const op_call *call);
+void onebit_run_absolute(const plan_op *op, const op_call *call);
+void onebit_run_combine_rows(const plan_op *op, const op_call *call);
 void onebit_run_sign(const plan_op *op, const op_call *call);
 void onebit_run_threshold(const plan_op *op, const op_call *call);
 void onebit_run_bits_to_float(const plan_op *op, const op_call *call);

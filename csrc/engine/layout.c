@@ -135,7 +135,9 @@ static bool measure(onebit_plan *plan, arena_map *map, size_t chunk) {
     plan->scratch_bytes = 0;
     for (size_t i = 0; i < plan->op_count; ++i) {
         const plan_op *op = &plan->ops[i];
-        size_t scratch = op->gemm ? op->gemm->scratch_size(chunk * op->rows, op->k) : 0;
+        size_t scratch = op->gemm   ? op->gemm->scratch_size(chunk * op->rows, op->k)
+                         : op->conv ? op->conv->scratch_size(&op->conv_shape)
+                                    : 0;
         if (scratch > plan->scratch_bytes)
             plan->scratch_bytes = scratch;
     }

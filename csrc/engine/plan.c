@@ -60,6 +60,7 @@ onebit_status onebit_plan_create(const char *isa, uint64_t max_memory, onebit_pl
     made->isa = chosen;
     made->elementwise = onebit_elementwise_of(chosen);
     made->pack = onebit_pack_of(chosen);
+    made->pool = onebit_pool_of(chosen);
     made->max_memory = max_memory > SIZE_MAX ? SIZE_MAX : (size_t)max_memory;
     *plan = made;
     return ONEBIT_OK;

@@ -73,6 +73,13 @@ void onebit_run_affine(const plan_op *op, const op_call *call) {
                             op->constant2, (float *)call->out + at);
 }
 
+void onebit_run_absolute(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t at = rows.begin * op->channels;
+    op->elementwise->absolute(rows.count * op->channels, (const float *)call->a[0] + at,
+                              (float *)call->out + at);
+}
+
 void onebit_run_relu(const plan_op *op, const op_call *call) {
     span rows = share_rows(op, call);
     size_t at = rows.begin * op->channels;
@@ -110,6 +117,15 @@ void onebit_run_combine(const plan_op *op, const op_call *call) {
         (onebit_operand){(const float *)call->a[1] + at, count}, (float *)call->out + at);
 }
 
+void onebit_run_combine_rows(const plan_op *op, const op_call *call) {
+    span rows = share_rows(op, call);
+    size_t b_channels = op->channels == op->out_channels ? 1 : op->out_channels;
+    op->elementwise->arithmetic_rows(arithmetic_of[op->combination], rows.count, op->out_channels,
+                                     (const float *)call->a[0] + rows.begin * op->channels, op->channels,
+                                     (const float *)call->a[1] + rows.begin * b_channels, b_channels,
+                                     (float *)call->out + rows.begin * op->out_channels);
+}
+
 void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
     size_t unit = op->channels % op->constant_count == 0 ? op->channels : op->rows * op->channels;
     span units = share_of(call->samples * op->rows * op->channels / unit, call);
@@ -120,13 +136,4 @@ void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
     onebit_operand constant = {op->constant, op->constant_count};
     op->elementwise->arithmetic(arithmetic_of[op->combination], count, op->constant_first ? constant : x,
                                 op->constant_first ? x : constant, (float *)call->out + at);
-}
-
-void onebit_run_repack(const plan_op *op, const op_call *call) {
-    span samples = share_of(call->samples, call);
-    const uint32_t *x = call->a[0];
-    uint32_t *out = call->out;
-    size_t from = op->rows * bit_words(op->channels), to = op->out_rows * bit_words(op->out_channels);
-    op->pack->repack(samples.count, op->rows, op->channels, x + samples.begin * from, op->out_rows,
-                     op->out_channels, out + samples.begin * to);
 }

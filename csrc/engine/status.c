@@ -91,3 +91,10 @@ const onebit_pack *onebit_pack_of(onebit_isa isa) {
         table = onebit_pack_variant((onebit_isa)tier);
     return table;
 }
+
+const onebit_pool *onebit_pool_of(onebit_isa isa) {
+    const onebit_pool *table = NULL;
+    for (int tier = (int)isa; tier >= 0 && !table; --tier)
+        table = onebit_pool_variant((onebit_isa)tier);
+    return table;
+}

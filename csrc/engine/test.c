@@ -46,19 +46,19 @@ static void count_share(void *context, unsigned index, unsigned count) {
 }
 
 static void test_pool(void) {
-    CHECK(onebit_pool_create(0) == NULL, "no threads");
-    CHECK(onebit_pool_create(ONEBIT_MAX_THREADS + 1) == NULL, "too many");
-    onebit_pool_destroy(NULL);
+    CHECK(onebit_threads_create(0) == NULL, "no threads");
+    CHECK(onebit_threads_create(ONEBIT_MAX_THREADS + 1) == NULL, "too many");
+    onebit_threads_destroy(NULL);
     for (unsigned threads = 1; threads <= 5; ++threads) {
         enum { RUNS = 500 };
         memset(shares_done, 0, sizeof shares_done);
-        onebit_pool *pool = onebit_pool_create(threads);
+        onebit_threads *pool = onebit_threads_create(threads);
         CHECK(pool != NULL, "%u threads", threads);
         for (int run = 0; pool && run < RUNS; ++run)
-            onebit_pool_run(pool, count_share, &threads);
+            onebit_threads_run(pool, count_share, &threads);
         for (unsigned share = 0; share < ONEBIT_MAX_THREADS; ++share)
             CHECK_EQ(atomic_load(&shares_done[share]), share < threads ? RUNS : 0, "share %u", share);
-        onebit_pool_destroy(pool);
+        onebit_threads_destroy(pool);
     }
     CHECK_EQ(atomic_load(&wrong_shares), 0, "each share knows its place");
 }

@@ -30,7 +30,10 @@ extern "C" {
 #endif
 
 /* Raised when a function here changes its meaning or its arguments. */
-#define ONEBIT_ABI 1
+#define ONEBIT_ABI 2
+
+#define ONEBIT_MAX_PARTS 8
+#define ONEBIT_MAX_AXES  8
 
 typedef enum {
     ONEBIT_OK = 0,
@@ -98,6 +101,68 @@ typedef struct {
 
 ONEBIT_API onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebit_value *value);
 
+/* ---- images ----
+ * An image is a value of height * width rows: row y * width + x is pixel (y, x). */
+
+/* Where the windows of a convolution or pool lie. Tap (i, j) of output (y, x) is the pixel (y * stride_h +
+ * i * dilation_h - pad_top, x * stride_w + j * dilation_w - pad_left). Along an axis there are (size + both
+ * pads - dilation * (kernel - 1) - 1) / stride + 1 outputs, at least one. */
+typedef struct {
+    uint64_t height, width; /* of the input, whose rows they are */
+    uint64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    uint64_t pad_top, pad_bottom, pad_left, pad_right;
+} onebit_window;
+
+typedef enum {
+    ONEBIT_BINARY_CONV = 0,     /* bits x bits weights: int32 */
+    ONEBIT_U8_CONV = 1,         /* (multiplier * u8 + offset) x bits weights: int32 */
+    ONEBIT_F32_BINARY_CONV = 2, /* f32 x bits weights: f32 */
+    ONEBIT_F32_CONV = 3         /* f32 x f32 weights: f32 */
+} onebit_conv_family;
+
+typedef struct {
+    int32_t family; /* onebit_conv_family */
+    onebit_value input;
+    onebit_window window;
+    uint64_t n;             /* output channels */
+    uint64_t groups;        /* divides the input's channels c and n */
+    const void *weights;    /* [n][kernel_h][kernel_w] of ceil(c / groups / 32) words, or c / groups floats */
+    uint64_t weights_bytes; /* must be the size of just that */
+    int32_t padding_value;  /* BINARY_CONV: what a tap outside the image reads, 0 (adds nothing), 1 or -1 */
+    int32_t multiplier, offset; /* U8_CONV only */
+    int32_t store;              /* onebit_store, and what it needs, as in onebit_gemm */
+    const float *scale;
+    const float *bias;
+    const int32_t *threshold;
+    const uint32_t *flip;
+} onebit_conv;
+
+/* To an image of output pixels with n channels. */
+ONEBIT_API onebit_status onebit_plan_conv(onebit_plan *plan, const onebit_conv *conv, onebit_value *value);
+
+typedef enum {
+    ONEBIT_POOL_MAX = 0,    /* bits (OR), u8, i32 or f32 */
+    ONEBIT_POOL_MEAN = 1,   /* f32: of the taps inside the image */
+    ONEBIT_POOL_PADDED = 2, /* f32: the sum of the taps inside, divided by kernel_h * kernel_w */
+} onebit_pooling;
+
+/* Each window must have a tap inside the image. flip: NULL, or, where x is bits, [ceil(channels / 32)] words
+ * that the result is xored with. */
+ONEBIT_API onebit_status onebit_plan_pool(onebit_plan *plan, onebit_pooling kind, onebit_value x,
+                                          const onebit_window *window, const uint32_t *flip,
+                                          onebit_value *value);
+/* f32 of any number of channels to one: their mean. */
+ONEBIT_API onebit_status onebit_plan_channel_mean(onebit_plan *plan, onebit_value x, onebit_value *value);
+/* `count` (1 .. ONEBIT_MAX_PARTS) values of one dtype and as many rows: their channels one after another. */
+ONEBIT_API onebit_status onebit_plan_concat(onebit_plan *plan, const onebit_value *parts, uint64_t count,
+                                            onebit_value *value);
+/* A sample of x, [sizes[0]]..[sizes[rank - 1]] (1 <= rank <= ONEBIT_MAX_AXES), with axis i of the output
+ * being axis axes[i] of it. Where x is bits, its last size is its channels. The output's channels are the
+ * last axis. */
+ONEBIT_API onebit_status onebit_plan_permute(onebit_plan *plan, onebit_value x, uint64_t rank,
+                                             const uint64_t *sizes, const uint64_t *axes,
+                                             onebit_value *value);
+
 /* f32 to bits: x >= 0. */
 ONEBIT_API onebit_status onebit_plan_sign(onebit_plan *plan, onebit_value x, onebit_value *value);
 /* i32 to bits: (x >= threshold[c]) xor flip bit c; both for `channels` channels. */
@@ -110,6 +175,8 @@ ONEBIT_API onebit_status onebit_plan_scale_pixels(onebit_plan *plan, onebit_valu
 /* fma(x, scale[c], shift[c]), one rounding. */
 ONEBIT_API onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float *scale,
                                             const float *shift, uint64_t channels, onebit_value *value);
+/* |x|. */
+ONEBIT_API onebit_status onebit_plan_abs(onebit_plan *plan, onebit_value x, onebit_value *value);
 ONEBIT_API onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value);
 /* x >= 0 ? x : slope * x; one slope, or one a channel. */
 ONEBIT_API onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *slope,
@@ -125,7 +192,8 @@ typedef enum {
     ONEBIT_COMBINE_DIV = 3
 } onebit_combination;
 
-/* f32, element by element; two values of one shape. */
+/* f32, element by element; two values of one shape, or of as many rows where one has a single channel, which
+ * then meets each channel of the other. */
 ONEBIT_API onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination op, onebit_value a,
                                              onebit_value b, onebit_value *value);
 /* The same with a constant, on the right (x - c) or, where constant_first is not 0, on the left (c - x).

@@ -5,26 +5,34 @@ The library copies or prepacks every constant during its call, so nothing of the
 
 from __future__ import annotations
 
-from ctypes import byref, c_int32, c_void_p
+from ctypes import byref, c_int32, c_uint64, c_void_p
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import numpy as np
 
 from onebit.program import DType, Node, Program, TensorType
 from onebit.program.tensors import Array
 from onebit.runtime.errors import EngineError
-from onebit.runtime.library import Gemm, Library, OpInfo
+from onebit.runtime.library import Conv, Gemm, Library, OpInfo, Window
 from onebit.runtime.plan import Step, plan_steps
 
 _DTYPES = {DType.BITS: 0, DType.U8: 1, DType.I32: 2, DType.F32: 3, DType.I8: 4}
-_FAMILIES = {"binary_gemm": 0, "u8_gemm": 1, "f32_binary_gemm": 2, "f32_gemm": 3}
+_GEMMS = {"binary_gemm": 0, "u8_gemm": 1, "f32_binary_gemm": 2, "f32_gemm": 3}
+_CONVS = {"binary_conv2d": 0, "u8_conv2d": 1, "f32_binary_conv2d": 2, "f32_conv2d": 3}
+_POOLS = ("max_pool2d", "avg_pool2d")
+_MOVES = ("reshape", "permute", "concat")
+_MAX_POOL, _MEAN_POOL, _PADDED_POOL = 0, 1, 2
+_MAX_PARTS = 8  # ONEBIT_MAX_PARTS: a longer concat is done in several steps
 _STORES = {"i32": 0, "f32": 1, "bits": 2}
 _COMBINATIONS = {"add": 0, "sub": 1, "mul": 2, "div": 3}
-_PLAIN = {"sign": "sign", "to_float": "to_float", "scale_pixels": "scale_pixels", "relu": "relu"}
+_PLAIN = ("sign", "to_float", "scale_pixels", "relu", "abs", "channel_mean")
 _WITH_CHANNELS = ("threshold", "affine", "prelu")  # constants for each channel follow x
 
-ENGINE_OPS = frozenset((*_FAMILIES, *_COMBINATIONS, *_PLAIN, *_WITH_CHANNELS, "hardtanh", "reshape"))
+ENGINE_OPS = frozenset(
+    (*_GEMMS, *_CONVS, *_POOLS, *_MOVES, *_COMBINATIONS, *_PLAIN, *_WITH_CHANNELS, "hardtanh")
+)
 """The ops of a Program that the engine has."""
 
 
@@ -58,6 +66,10 @@ def rows_and_channels(type_: TensorType) -> tuple[int, int]:
 
 def _pointer(array: Array) -> int:
     return int(array.ctypes.data)
+
+
+def _ints(node: Node, name: str) -> tuple[int, ...]:
+    return cast(tuple[int, ...], node.attrs[name])
 
 
 class _Builder:
@@ -100,9 +112,7 @@ class _Builder:
         try:
             if node.op not in ENGINE_OPS:
                 raise EngineError(f"the engine has no op {node.op!r}; `Program.run` has, slowly")
-            if step.store:
-                return self._gemm(step, node)
-            return self._single(node)
+            return self._product(step, node) if step.store else self._single(step, node)
         except EngineError as error:
             layer = f" (layer {node.layer!r})" if node.layer else ""
             raise EngineError(f"{step.op}{layer}: {error}") from error
@@ -110,41 +120,81 @@ class _Builder:
     def _constant(self, name: str) -> Array:
         return self.program.constants[name].array
 
-    def _gemm(self, step: Step, node: Node) -> int:
+    def _product(self, step: Step, node: Node) -> int:
+        """A GEMM or a convolution with its epilogue."""
+        call: Gemm | Conv
+        if node.op in _GEMMS:
+            call = Gemm(family=_GEMMS[node.op])
+            call.n, call.k = self.program.constants[node.inputs[1]].type.shape
+        else:
+            call = self._conv(node)
         weights = self._constant(node.inputs[1])
-        n, k = self.program.constants[node.inputs[1]].type.shape
-        gemm = Gemm(
-            family=_FAMILIES[node.op],
-            input=self.values[node.inputs[0]],
-            n=n,
-            k=k,
-            weights=_pointer(weights),
-            weights_bytes=weights.nbytes,
-            store=_STORES[step.store],
-        )
-        if node.op == "u8_gemm":
-            gemm.multiplier = node.attrs["multiplier"]
-            gemm.offset = node.attrs["offset"]
+        call.input = self.values[node.inputs[0]]
+        call.weights, call.weights_bytes = _pointer(weights), weights.nbytes
+        call.store = _STORES[step.store]
+        call.multiplier = node.attrs.get("multiplier", 0)
+        call.offset = node.attrs.get("offset", 0)
         if step.scale is not None and step.bias is not None:
-            gemm.scale, gemm.bias = _pointer(step.scale), _pointer(step.bias)
-        if step.store == "bits":
-            thresholds, flip = map(self._constant, step.nodes[1].inputs[1:])
-            gemm.threshold, gemm.flip = _pointer(thresholds), _pointer(flip)
-        return self._call("gemm", byref(gemm))
+            call.scale, call.bias = _pointer(step.scale), _pointer(step.bias)
+        if step.threshold is not None and step.flip is not None:
+            call.threshold, call.flip = _pointer(step.threshold), _pointer(step.flip)
+        return self._call("gemm" if node.op in _GEMMS else "conv", byref(call))
 
-    def _single(self, node: Node) -> int:
+    def _conv(self, node: Node) -> Conv:
+        n, kernel_h, kernel_w, _ = self.program.constants[node.inputs[1]].type.shape
+        window = self._window(node, (kernel_h, kernel_w))
+        padding_value = node.attrs.get("padding_value", 0)
+        groups = node.attrs["groups"]
+        return Conv(family=_CONVS[node.op], window=window, n=n, groups=groups, padding_value=padding_value)
+
+    def _window(self, node: Node, kernel: tuple[int, int]) -> Window:
+        height, width, _ = self.program.values[node.inputs[0]].shape
+        stride, padding = _ints(node, "stride"), _ints(node, "padding")
+        dilation = _ints(node, "dilation") if "dilation" in node.attrs else (1, 1)
+        return Window(height, width, *kernel, *stride, *dilation, *padding)
+
+    def _pool(self, step: Step, node: Node) -> int:
+        kernel_h, kernel_w = _ints(node, "kernel")
+        kind = _MAX_POOL
+        if node.op == "avg_pool2d":
+            kind = _PADDED_POOL if node.attrs["count_include_pad"] else _MEAN_POOL
+        flip = None if step.flip is None else _pointer(step.flip)
+        window = self._window(node, (kernel_h, kernel_w))
+        return self._call("pool", kind, self.values[node.inputs[0]], byref(window), flip)
+
+    def _single(self, step: Step, node: Node) -> int:
         if node.op in _COMBINATIONS:
             return self._combine(node)
+        if node.op in _POOLS:
+            return self._pool(step, node)
+        if node.op in _MOVES:
+            return self._move(node)
         x = self.values[node.inputs[0]]
-        constants = [self._constant(name) for name in node.inputs[1:]]
-        pointers = [_pointer(constant) for constant in constants]
         if node.op in _PLAIN:
-            return self._call(_PLAIN[node.op], x)
+            return self._call(node.op, x)
+        if step.threshold is not None and step.flip is not None:
+            thresholds = step.threshold
+            return self._call("threshold", x, _pointer(thresholds), _pointer(step.flip), thresholds.size)
         if node.op in _WITH_CHANNELS:
-            return self._call(node.op, x, *pointers, constants[0].size)
-        if node.op == "hardtanh":
-            return self._call("clamp", x, node.attrs["min"], node.attrs["max"])
-        return self._call("reshape", x, *rows_and_channels(self.program.values[node.output]))
+            constants = [self._constant(name) for name in node.inputs[1:]]
+            return self._call(node.op, x, *map(_pointer, constants), constants[0].size)
+        return self._call("clamp", x, node.attrs["min"], node.attrs["max"])
+
+    def _move(self, node: Node) -> int:
+        values = [self.values[name] for name in node.inputs]
+        if node.op == "reshape":
+            return self._call("reshape", *values, *rows_and_channels(self.program.values[node.output]))
+        if node.op == "permute":
+            sizes, axes = self.program.values[node.inputs[0]].shape, _ints(node, "axes")
+            if not axes:  # a permute of no axes
+                return values[0]
+            numbers = c_uint64 * len(axes)
+            return self._call("permute", *values, len(axes), numbers(*sizes), numbers(*axes))
+        while len(values) > 1:
+            parts = values[:_MAX_PARTS]
+            joined = self._call("concat", (c_int32 * len(parts))(*parts), len(parts))
+            values[:_MAX_PARTS] = [joined]
+        return values[0]
 
     def _combine(self, node: Node) -> int:
         kind = _COMBINATIONS[node.op]

@@ -12,7 +12,7 @@ from typing import Any
 
 from onebit.runtime.errors import EngineError
 
-ABI = 1  # ONEBIT_ABI of the header that this file declares
+ABI = 2  # ONEBIT_ABI of the header that this file declares
 ISA_VARIABLE = "ONEBIT_ISA"
 ISAS = ("generic", "avx2", "avx512")  # from the lowest up
 _NAMES = ("libonebit.so", "libonebit.dylib", "onebit.dll")
@@ -31,6 +31,40 @@ class Gemm(ctypes.Structure):
         ("k", c_uint64),
         ("weights", c_void_p),
         ("weights_bytes", c_uint64),
+        ("multiplier", c_int32),
+        ("offset", c_int32),
+        ("store", c_int32),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("threshold", c_void_p),
+        ("flip", c_void_p),
+    )
+
+
+class Window(ctypes.Structure):
+    """onebit_window."""
+
+    _fields_ = tuple(
+        (name, c_uint64)
+        for name in (
+            *("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"),
+            *("pad_top", "pad_bottom", "pad_left", "pad_right"),
+        )
+    )
+
+
+class Conv(ctypes.Structure):
+    """onebit_conv."""
+
+    _fields_ = (
+        ("family", c_int32),
+        ("input", c_int32),
+        ("window", Window),
+        ("n", c_uint64),
+        ("groups", c_uint64),
+        ("weights", c_void_p),
+        ("weights_bytes", c_uint64),
+        ("padding_value", c_int32),
         ("multiplier", c_int32),
         ("offset", c_int32),
         ("store", c_int32),
@@ -61,6 +95,12 @@ _STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
     "onebit_plan_output": (_PLAN, _VALUE),
     "onebit_plan_finish": (_PLAN,),
     "onebit_plan_gemm": (_PLAN, POINTER(Gemm), _VALUE_OUT),
+    "onebit_plan_conv": (_PLAN, POINTER(Conv), _VALUE_OUT),
+    "onebit_plan_pool": (_PLAN, c_int, _VALUE, POINTER(Window), c_void_p, _VALUE_OUT),
+    "onebit_plan_channel_mean": (_PLAN, _VALUE, _VALUE_OUT),
+    "onebit_plan_concat": (_PLAN, POINTER(c_int32), c_uint64, _VALUE_OUT),
+    "onebit_plan_permute": (_PLAN, _VALUE, c_uint64, POINTER(c_uint64), POINTER(c_uint64), _VALUE_OUT),
+    "onebit_plan_abs": (_PLAN, _VALUE, _VALUE_OUT),
     "onebit_plan_sign": (_PLAN, _VALUE, _VALUE_OUT),
     "onebit_plan_threshold": (_PLAN, _VALUE, c_void_p, c_void_p, c_uint64, _VALUE_OUT),
     "onebit_plan_to_float": (_PLAN, _VALUE, _VALUE_OUT),

@@ -1,20 +1,22 @@
 """From a Program to the steps of the engine: fusion, and dropping what no output needs.
 
-A GEMM takes what follows it into its epilogue, as long as nobody else reads the values between and the
-result is the same float for float:
+A product (a GEMM or a convolution) takes what follows it into its epilogue, as long as nobody else reads the
+values between and the result is the same float for float:
 
-* integer GEMM → `threshold` becomes bits that never were int32;
-* integer GEMM → `to_float` → steps that are one fma(v, scale[n], bias[n]) together. v is an integer below
+* integer product → `threshold` becomes bits that never were int32;
+* integer product → `max_pool2d` → `threshold` becomes bits too, which are pooled then: max(v) >= t where any
+  v >= t, so the pool is an OR of bits, and the flip of a channel comes after it;
+* integer product → `to_float` → steps that are one fma(v, scale[n], bias[n]) together. v is an integer below
   2^31, so a factor that is a power of two is exact and may be followed by others; the first factor that is
   not one, and the first summand, end the chain: fma(v, s, −0.0) is v·s rounded once, fma(v, 1, b) is v + b.
-* float GEMM → one such step: its sum is an arbitrary float, so a second factor could be inexact.
+* float product → one such step: its sum is an arbitrary float, so a second factor could be inexact.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +25,26 @@ from onebit.program import Node, Program
 
 Floats = npt.NDArray[np.float32]
 
-INTEGER_GEMMS = ("binary_gemm", "u8_gemm")
-FLOAT_GEMMS = ("f32_binary_gemm", "f32_gemm")
+INTEGER_PRODUCTS = ("binary_gemm", "u8_gemm", "binary_conv2d", "u8_conv2d")
+FLOAT_PRODUCTS = ("f32_binary_gemm", "f32_gemm", "f32_binary_conv2d", "f32_conv2d")
 _MAX_EXPONENT = 64  # powers of two up to 2^±64 times an integer below 2^31 stay normal float32 numbers
 
 
 @dataclass(frozen=True)
 class Step:
-    """One op of the engine: the nodes that it does, and, for a GEMM, the epilogue that the later ones became.
+    """One op of the engine: the nodes that it does, and what the later ones became.
 
-    `store` is "i32", "f32" (with scale and bias, f32[N]) or "bits" (nodes[1] is the threshold) for a GEMM,
-    and "" for any other node, which stands alone.
+    `store` is "i32", "f32" (with scale and bias, f32[N]) or "bits" (with threshold, i32[N], and flip, packed
+    bits) for a product, and "" for any other node, which stands alone. A `threshold` that stands alone has
+    these too, and a `max_pool2d` of bits may have a flip that comes after it.
     """
 
     nodes: tuple[Node, ...]
     store: str = ""
     scale: Floats | None = None
     bias: Floats | None = None
+    threshold: npt.NDArray[np.int32] | None = None
+    flip: npt.NDArray[np.uint32] | None = None
 
     @property
     def output(self) -> str:
@@ -73,9 +78,11 @@ def plan_steps(program: Program) -> list[Step]:
     for node in live:
         if node.output in done:
             continue
-        step = _fuse(program, node, followers)
-        done.update(part.output for part in step.nodes)
-        steps.append(step)
+        fused = _fuse_pool(program, node, followers) or [_fuse(program, node, followers)]
+        if len(fused) > 1:
+            done.add(followers[node.output].output)
+        done.update(part.output for step in fused for part in step.nodes)
+        steps.extend(fused)
     return steps
 
 
@@ -90,16 +97,41 @@ def _live_nodes(program: Program) -> list[Node]:
 
 
 def _fuse(program: Program, node: Node, followers: Mapping[str, Node]) -> Step:
-    if node.op in FLOAT_GEMMS:
+    if node.op in FLOAT_PRODUCTS:
         return _fuse_floats(program, [node], followers, integers=False)
-    if node.op not in INTEGER_GEMMS:
+    if node.op == "threshold":
+        return _bits(program, (node,), node, "")
+    if node.op not in INTEGER_PRODUCTS:
         return Step((node,))
     after = followers.get(node.output)
     if after is not None and after.op == "threshold":
-        return Step((node, after), "bits")
+        return _bits(program, (node, after), after, "bits")
     if after is not None and after.op == "to_float":
         return _fuse_floats(program, [node, after], followers, integers=True)
     return Step((node,), "i32")
+
+
+def _bits(program: Program, nodes: tuple[Node, ...], node: Node, store: str) -> Step:
+    threshold, flip = (program.constants[name].array for name in node.inputs[1:])
+    return Step(nodes, store, threshold=threshold, flip=flip)
+
+
+def _fuse_pool(program: Program, product: Node, followers: Mapping[str, Node]) -> list[Step]:
+    """product → pool → threshold as product → threshold → pool; [] where the three do not follow each other.
+
+    The pool reads the bits under the name that the sums had, for their shape is the same.
+    """
+    pool = followers.get(product.output)
+    if product.op not in INTEGER_PRODUCTS or pool is None or pool.op != "max_pool2d":
+        return []
+    last = followers.get(pool.output)
+    if last is None or last.op != "threshold":
+        return []
+    early = replace(last, inputs=(product.output, *last.inputs[1:]), output=product.output)
+    step = _bits(program, (product, early), last, "bits")
+    flip = step.flip if step.flip is not None and step.flip.any() else None
+    unflipped = replace(step, flip=np.zeros_like(step.flip))
+    return [unflipped, Step((replace(pool, output=last.output),), flip=flip)]
 
 
 def _fuse_floats(program: Program, nodes: list[Node], followers: Mapping[str, Node], integers: bool) -> Step:
