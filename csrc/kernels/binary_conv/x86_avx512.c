@@ -90,41 +90,61 @@ static inline void store_numbers(const conv_tile *t, size_t pixel, __m512i low, 
     }
 }
 
-/* One word of K. `pixels` is a constant once inlined; odd[i] = (2 * i + 1) * bytes from pixel to pixel. */
-static inline __attribute__((always_inline)) void count_word(bool first, size_t pixels, const char *a,
-                                                             const size_t *odd, const uint32_t *weights,
-                                                             __m512i *low, __m512i *high) {
-    const __m512i weights0 = _mm512_load_si512(weights), weights1 = _mm512_load_si512(weights + LANES);
-#pragma GCC unroll 14
-    for (size_t p = 0; p < pixels; ++p) {
-        const int e = p ? __builtin_ctzl(p) : 0;
-        const size_t index = p ? odd[(p >> e) / 2] : 0;
-        low[p] = count(first, low[p], weights0, a, index, 1 << e);
-        high[p] = count(first, high[p], weights1, a, index, 1 << e);
-    }
+/* Pixel p of a tile and one word of K; p is a constant once inlined, odd[i] = (2 * i + 1) * bytes from pixel
+ * to pixel. */
+static inline __attribute__((always_inline)) void count_pixel(bool first, size_t p, const char *a,
+                                                              const size_t *odd, const __m512i *weights,
+                                                              __m512i *low, __m512i *high) {
+    const int e = p ? __builtin_ctzl(p) : 0;
+    const size_t index = p ? odd[(p >> e) / 2] : 0;
+    low[p] = count(first, low[p], weights[0], a, index, 1 << e);
+    high[p] = count(first, high[p], weights[1], a, index, 1 << e);
 }
 
+/* `pixels` is a constant once inlined. Pixels are finished in between the counts of the last word, so that
+ * the compares, which only half of the units can do, do not come in a row. */
 static inline __attribute__((always_inline)) void tile(const conv_tile *t, size_t pixels) {
-    __m512i low[PIXELS], high[PIXELS];
+    __m512i low[PIXELS], high[PIXELS], weights[2];
     size_t odd[PIXELS / 2];
 #pragma GCC unroll 7
     for (size_t i = 0; i < PIXELS / 2; ++i)
         odd[i] = (2 * i + 1) * t->a_stride;
-    const uint32_t *weights = t->weights;
-    const size_t *offset = t->offsets, *end = offset + t->words;
-    count_word(true, pixels, t->a + *offset, odd, weights, low, high);
-    while (++offset < end)
-        count_word(false, pixels, t->a + *offset, odd, weights += N_TILE, low, high);
+    const uint32_t *next = t->weights;
+    const size_t *offset = t->offsets, *last = offset + t->words - 1;
+    const char *a = t->a;
+    if (offset == last) {
+#pragma GCC unroll 14
+        for (size_t p = 0; p < pixels; ++p)
+            low[p] = high[p] = _mm512_setzero_si512();
+    } else {
+        weights[0] = _mm512_load_si512(next), weights[1] = _mm512_load_si512(next + LANES);
+#pragma GCC unroll 14
+        for (size_t p = 0; p < pixels; ++p)
+            count_pixel(true, p, a + *offset, odd, weights, low, high);
+        for (++offset, next += N_TILE; offset < last; ++offset, next += N_TILE) {
+            weights[0] = _mm512_load_si512(next), weights[1] = _mm512_load_si512(next + LANES);
+#pragma GCC unroll 14
+            for (size_t p = 0; p < pixels; ++p)
+                count_pixel(false, p, a + *offset, odd, weights, low, high);
+        }
+    }
+    weights[0] = _mm512_load_si512(next), weights[1] = _mm512_load_si512(next + LANES);
+    a += *offset;
     if (t->epilogue->kind == ONEBIT_EPILOGUE_BITS) {
         const uint32_t flip = t->epilogue->flip[t->n / N_TILE], live = onebit_tail_mask(t->count);
         char *out = t->out + t->n / N_TILE * sizeof(uint32_t);
 #pragma GCC unroll 14
-        for (size_t p = 0; p < pixels; ++p)
-            store_bits(t->bases + t->classes[p], low[p], high[p], flip, live, out + p * t->out_stride);
+        for (size_t p = 0; p < pixels; ++p) {
+            count_pixel(false, p, a, odd, weights, low, high);
+            store_bits(t->bases + t->classes[p], low[p], high[p], flip, live, out);
+            out += t->out_stride;
+        }
     } else {
 #pragma GCC unroll 14
-        for (size_t p = 0; p < pixels; ++p)
+        for (size_t p = 0; p < pixels; ++p) {
+            count_pixel(false, p, a, odd, weights, low, high);
             store_numbers(t, p, low[p], high[p]);
+        }
     }
 }
 
