@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What is known of a value: the size of its grid and its largest magnitude; None where nothing is."""
 
     places: int | None = None
@@ -27,7 +27,7 @@ class _Facts:
     nonzero: bool = False
 
 
-_UNKNOWN = _Facts()
+UNKNOWN = Facts()
 _MAX_ELEMENTS = 3000  # of one sample
 
 
@@ -40,7 +40,7 @@ class ProgramMaker:
         self.nodes: list[Node] = []
         self.constants: dict[str, Constant] = {}
         self.values: dict[str, TensorType] = {}
-        self.facts: dict[str, _Facts] = {}
+        self.facts: dict[str, Facts] = {}
 
     def make(self, ops: int) -> Program:
         """A program of about `ops` nodes, some of whose values are outputs."""
@@ -64,10 +64,13 @@ class ProgramMaker:
         dtype = self._choice(list(DType))
         rank = int(self.rng.integers(1, 4)) if dtype is DType.BITS else int(self.rng.integers(0, 4))
         shape = tuple(self._size(rank) for _ in range(rank))
+        self._add_input(TensorType(dtype, shape))
+
+    def _add_input(self, type_: TensorType) -> None:
         name = f"in{len(self.inputs)}"
         self.inputs.append(name)
-        self.values[name] = TensorType(dtype, shape)
-        self.facts[name] = _Facts(4, 8.0) if dtype is DType.F32 else _UNKNOWN
+        self.values[name] = type_
+        self.facts[name] = Facts(4, 8.0) if type_.dtype is DType.F32 else UNKNOWN
 
     def feed(self, batch: int) -> list[Array]:
         """Inputs of the kinds that `facts` promises."""
@@ -101,7 +104,7 @@ class ProgramMaker:
         return (self.rng.integers(-32, 33, shape) / 8).astype(np.float32)
 
     def _add(
-        self, op: str, inputs: tuple[str, ...], type_: TensorType, facts: _Facts = _UNKNOWN, **attrs: Any
+        self, op: str, inputs: tuple[str, ...], type_: TensorType, facts: Facts = UNKNOWN, **attrs: Any
     ) -> str:
         name = f"v{len(self.nodes)}"
         self.nodes.append(Node(op, inputs, name, attrs, layer=f"layer{len(self.nodes)}"))
@@ -181,11 +184,11 @@ class ProgramMaker:
         self._add("threshold", names, TensorType(DType.BITS, type_.shape))
 
     def _to_float(self, x: str, type_: TensorType) -> None:
-        facts = {DType.BITS: _Facts(0, 1.0, True), DType.U8: _Facts(0, 255.0)}.get(type_.dtype, _UNKNOWN)
+        facts = {DType.BITS: Facts(0, 1.0, True), DType.U8: Facts(0, 255.0)}.get(type_.dtype, UNKNOWN)
         self._add("to_float", (x,), TensorType(DType.F32, type_.shape), facts)
 
     def _scale_pixels(self, x: str, type_: TensorType) -> None:
-        self._add("scale_pixels", (x,), TensorType(DType.F32, type_.shape), _Facts(8, 1.0, True))
+        self._add("scale_pixels", (x,), TensorType(DType.F32, type_.shape), Facts(8, 1.0, True))
 
     def _sign(self, x: str, type_: TensorType) -> None:
         self._add("sign", (x,), TensorType(DType.BITS, type_.shape))
@@ -202,9 +205,9 @@ class ProgramMaker:
     def _activation(self, x: str, type_: TensorType) -> None:
         facts = self.facts[x]
         if self.rng.random() < 0.5:
-            self._add("relu", (x,), type_, _Facts(facts.places, facts.bound))
+            self._add("relu", (x,), type_, Facts(facts.places, facts.bound))
         else:
-            self._add("hardtanh", (x,), type_, _Facts(facts.places, 1.0), min=-1.0, max=0.75)
+            self._add("hardtanh", (x,), type_, Facts(facts.places, 1.0), min=-1.0, max=0.75)
 
     def _arithmetic(self, x: str, type_: TensorType) -> None:
         op = self._choice(["add", "sub", "mul", "div"])
@@ -232,7 +235,7 @@ class ProgramMaker:
             return
         if self.rng.random() < 0.5:
             w = self._constant(bits_constant(signs(self.rng, n, k)))
-            self._add("f32_binary_gemm", (x, w), out, _Facts(facts.places, facts.bound * k))
+            self._add("f32_binary_gemm", (x, w), out, Facts(facts.places, facts.bound * k))
         else:
             w = self._constant(constant(self._dyadic(n, k)))
-            self._add("f32_gemm", (x, w), out, _Facts(facts.places + 3, facts.bound * 4 * k))
+            self._add("f32_gemm", (x, w), out, Facts(facts.places + 3, facts.bound * 4 * k))

@@ -1,0 +1,54 @@
+"""Random Programs over images: the reference executor == the engine, fused and unfused, for every instruction
+set, 1 and 2 threads."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from onebit.program import verify
+from onebit.runtime import Engine
+from onebit.runtime.plan import plan_steps
+from parity.agreement_engine import IMAGE_OPS, compare
+from parity.random_images import ImageMaker
+
+SEEDS = range(80)
+BATCHES = (1, 2, 5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_image_programs_equal_the_reference(seed: int, isa: str) -> None:
+    maker = ImageMaker(seed)
+    program = maker.make(ops=12)
+    verify(program)
+    seen = program.with_outputs(*(node.output for node in program.nodes))
+    for version in (program, seen):  # some values fused away; every value kept
+        for threads in (1, 2):
+            with Engine(version, threads=threads, isa=isa) as engine:
+                for batch in BATCHES:
+                    context = f"seed {seed}, {isa}, {threads} threads, batch {batch}"
+                    compare(version, engine, maker.feed(batch), context)
+
+
+def test_the_seeds_cover_every_image_op_and_every_epilogue() -> None:
+    ops: Counter[str] = Counter()
+    stores: Counter[tuple[str, str]] = Counter()
+    flipped = grouped = 0
+    padding_values = set()
+    for seed in SEEDS:
+        for step in plan_steps(ImageMaker(seed).make(ops=12)):
+            ops.update(node.op for node in step.nodes)
+            stores[step.nodes[0].op, step.store] += 1
+            flipped += step.op == "max_pool2d" and step.flip is not None
+            grouped += step.nodes[0].attrs.get("groups", 1) != 1
+            padding_values.add(step.nodes[0].attrs.get("padding_value"))
+    assert not IMAGE_OPS - set(ops)
+    for family in ("binary_conv2d", "u8_conv2d"):
+        for store in ("i32", "f32", "bits"):
+            assert stores[family, store] > 0, (family, store)
+    assert stores["f32_conv2d", "f32"] > 0
+    assert stores["f32_binary_conv2d", "f32"] > 0
+    assert flipped > 3, "no max_pool2d of bits took the flips of the threshold behind it"
+    assert grouped > 10
+    assert padding_values >= {0, 1, -1}
