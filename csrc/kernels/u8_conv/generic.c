@@ -1,7 +1,9 @@
 /* Portable C: kernels/conv_direct.inc. The sum is the definition's own, of w * (multiplier * x + offset),
  * modulo 2^32. packed: [group][block of up to 32 columns][tap][channel][column] bytes of 1 or -1. */
-#include "base/bits.h"
+#include <string.h>
+
 #include "kernels/taps.h"
+#include "kernels/u8_conv/store.h"
 #include "kernels/u8_conv/u8_conv.h"
 
 typedef uint8_t input;
@@ -28,29 +30,9 @@ static void add(const onebit_conv_shape *shape, input x, const weight *w, size_t
 }
 
 static void store(const onebit_conv_args *args, size_t pixel, size_t n, size_t width, const sum *sums) {
-    const onebit_epilogue *epilogue = args->epilogue;
-    uint32_t *const out = args->out;
-    uint32_t bits[2] = {0};
-    for (size_t j = 0; j < width; ++j) {
-        const int32_t v = (int32_t)sums[j];
-        if (epilogue->kind == ONEBIT_EPILOGUE_I32)
-            ((int32_t *)out)[pixel * args->shape->n + n + j] = v;
-        else if (epilogue->kind == ONEBIT_EPILOGUE_F32)
-            ((float *)out)[pixel * args->shape->n + n + j] =
-                __builtin_fmaf((float)v, epilogue->scale[n + j], epilogue->bias[n + j]);
-        else
-            bits[(n % 32 + j) / 32] |= (uint32_t)(v >= epilogue->threshold[n + j]) << (n + j) % 32;
-    }
-    if (epilogue->kind != ONEBIT_EPILOGUE_BITS)
-        return;
-    /* A group may begin and end within a word; groups come in order, so the first to reach a word sets it. */
-    uint32_t *row = out + pixel * onebit_words(args->shape->n);
-    for (size_t word = n / 32; word <= (n + width - 1) / 32; ++word) {
-        const size_t begin = n > 32 * word ? n - 32 * word : 0, left = n + width - 32 * word;
-        const uint32_t mask = (left < 32 ? (UINT32_C(1) << left) - 1 : UINT32_MAX) & UINT32_MAX << begin;
-        const uint32_t value = (bits[word - n / 32] ^ epilogue->flip[word]) & mask;
-        row[word] = begin ? row[word] | value : value;
-    }
+    int32_t v[32];
+    memcpy(v, sums, width * sizeof *v);
+    onebit_u8_conv_store(args, pixel, n, width, v);
 }
 
 #include "kernels/conv_direct.inc"
