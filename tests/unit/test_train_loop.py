@@ -110,6 +110,7 @@ def test_resuming_a_finished_run_gives_its_result_again(run: Any) -> None:
 def test_resume_refuses_what_would_change_the_outcome(run: Any) -> None:
     with pytest.raises(CheckpointError, match=r"epochs was 3, now 4; optimizer\.lr was 0\.003, now 0\.001"):
         train(short("epochs=4", "optimizer.lr=1e-3"), run_dir=run.run_dir, resume=True)
+    assert run_recipe(run.run_dir).threads == 1
     with pytest.raises(CheckpointError, match="threads was 1, now 2"):
         train(short(), run_dir=run.run_dir, resume=True, threads=2)
     path = run.run_dir / "checkpoint.pt"
@@ -140,6 +141,8 @@ def test_errors_name_the_field_or_the_place(tmp_path: Path) -> None:
         train(short("model.hidden=[0]"), run_dir=tmp_path / "h")
     with pytest.raises(TrainError, match="device 'gpu' cannot be used here"):
         train(short(), run_dir=tmp_path / "i", device="gpu")
+    with pytest.raises(TrainError, match="threads=0: give 1 or more"):
+        train(short(), run_dir=tmp_path / "l", threads=0)
     with pytest.raises(TrainError, match="the loss became NaN in epoch 1: lower the learning rate"):
         train(short("optimizer.lr=1e30", "optimizer.clip=false"), run_dir=tmp_path / "j", tensorboard=False)
     with pytest.raises(DataError, match="5000 validation images were asked for"):
@@ -149,7 +152,7 @@ def test_errors_name_the_field_or_the_place(tmp_path: Path) -> None:
         train(short(), run_dir=tmp_path / "file" / "run")
     with pytest.raises(TrainError, match="is no run folder"):
         load_model(tmp_path)
-    for name in "ghik":  # errors before the first step leave no folder behind
+    for name in "ghikl":  # errors before the first step leave no folder behind
         assert not (tmp_path / name).exists()
 
 

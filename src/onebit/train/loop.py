@@ -75,6 +75,8 @@ def train(
 
     Seeds torch's global generators. Raises `TrainError`, `CheckpointError` or `onebit.data.DataError`.
     """
+    if threads is not None and threads < 1:
+        raise TrainError(f"threads={threads}: give 1 or more, or leave it out")
     target = _device(device)
     folder = Path(run_dir) if run_dir is not None else default_run_dir(recipe.name, resume=resume)
     checkpoint_path = find_checkpoint(folder, resume=resume)
@@ -88,8 +90,8 @@ def train(
     )
     recipe = with_model_options(recipe, input_shape=list(splits.input_shape), classes=len(splits.classes))
     begun = checkpoint.recipe if checkpoint else recorded_recipe(folder) if resume else None
-    asked = threads if threads is not None else recipe.threads
-    recipe = replace(recipe, threads=asked or (begun["threads"] if begun else torch.get_num_threads()))
+    recorded = begun["threads"] if begun else recipe.threads or torch.get_num_threads()
+    recipe = replace(recipe, threads=recorded if threads is None else threads)
     if begun is not None:
         checkpoints.check_same_recipe(begun, recipe_tree(recipe))
     threads_before = torch.get_num_threads()
