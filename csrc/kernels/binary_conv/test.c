@@ -265,6 +265,14 @@ static void test_pointwise(const onebit_conv_variant *v, test_random *random) {
             check_shape(v, random, square(size, 65, 70, 1, 2, 0), images);
         }
     check_shape(v, random, square(90, 511, 3, 1, 1, 0), 2);
+    for (size_t out = 3; out <= 7; out += 4) { /* fewer lines than the image has, and more */
+        onebit_conv_shape s = square(5, 33, 40, 1, 1, 0);
+        s.out_height = out;
+        check_shape(v, random, s, 3);
+        s.out_height = 5;
+        s.out_width = out;
+        check_shape(v, random, s, 3);
+    }
 }
 
 /* Strips of several blocks of lines and of columns. */

@@ -18,7 +18,7 @@
 enum { N_TILE = 64, PIXELS = 6, HALVES = N_TILE / 32, WORD_STEPS = 7, SUM_STEPS = 256 };
 enum { WORD_BYTES = sizeof(uint32_t), STRIP_WORD = 2 * WORD_BYTES };
 
-/* counts over 4 or 8 bits: the nibble `part` of a strip word, of every pixel. */
+/* counts += differing bits of one nibble of K, for every pixel; a: the offset of the table of the first. */
 static inline __attribute__((always_inline)) void count_nibbles(size_t pixels, const char *a, size_t stride,
                                                                 __m256i nibbles0, __m256i nibbles1,
                                                                 __m256i *counts0, __m256i *counts1) {

@@ -4,9 +4,8 @@
  *   {"what": "pack_sign" | "prepack", ...}
  * bench_binary_gemm [--isa NAME] [--size MxNxK]
  *
- * A cycle is a step of a chain of dependent additions, timed beside every single run, so that a changing
- * clock cancels. Figures are medians, bounds lower quartiles. Run it on one idle core: others disturb the
- * caches. */
+ * base/benching.h says what a cycle is. Figures are medians, bounds lower quartiles. Run it on one idle core:
+ * others disturb the caches. */
 #include "base/benching.h"
 #include "base/testing.h"
 
