@@ -221,11 +221,14 @@ static void check_has_nan(size_t count) {
     free(x);
 }
 
+#include "kernels/elementwise/test_moves.h"
+
 static void check_variant(void) {
     static const size_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 511};
     check_fused();
     CHECK(!ops->has_nan(0, NULL), "%s: no elements, no NaN", ops->name);
     check_has_nan(4096 + 33);
+    check_moves();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i)
         for (size_t rows = 1; rows <= 5; rows += 2) {
             check_affine(rows, sizes[i]);
