@@ -1,4 +1,4 @@
-"""Every MLP of the registry, converted, against PyTorch. Convolutional families are refused by layer."""
+"""Every MLP of the registry, converted, against PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from onebit import models
-from onebit.lowering import ConversionError, convert
+from onebit.lowering import convert
 from onebit.program import DType, Program
 from parity.agreement import (
     EXECUTORS,
@@ -102,13 +102,3 @@ def test_real_test_weights_are_stored_as_real() -> None:
     model = _trained_looking("binaryconnect_mlp", **options)
     program = convert(model, models.example_input(model, 1))
     assert [node.op for node in program.nodes if node.op.endswith("gemm")] == ["f32_gemm"] * 3
-
-
-@pytest.mark.parametrize("name", [n for n in ("lenet5_xnor",) if n in models.names()])
-def test_a_convolutional_model_is_refused_layer_by_layer(name: str) -> None:
-    model = models.create_small(name).eval()
-    with pytest.raises(ConversionError, match="convolutions cannot be converted yet") as caught:
-        convert(model, models.example_input(model, 2))
-    convolutions = [p for p in caught.value.problems if "convolution" in p.why]
-    assert convolutions
-    assert all(p.layer and p.kind for p in convolutions)

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[nn.Module, Any, tuple[str, ...]]] = {
     "forced dropout": (Do(lambda x: F.dropout(x, training=True)), X, ("dropout is active", "model.eval()")),
     "softmax": (_after_linear(nn.Softmax(-1)), X, ("layer '1.0' (Softmax)", "engine's output")),
     "argmax": (Do(lambda x: x.argmax(1)), X, ("np.argmax",)),
-    "gelu": (_after_linear(nn.GELU()), X, ("layer '1.0' (GELU)", "aten.gelu", "use Linear, BinaryLinear")),
+    "gelu": (_after_linear(nn.GELU()), X, ("layer '1.0' (GELU)", "aten.gelu", "use Linear, Conv1d")),
     "torch.sign": (Do(torch.sign), X, ("gives 0 at 0", "ste_sign")),
     "where of values": (Do(lambda x: torch.where(x > 0, x, x * 2)), X, ("chooses between values", "PReLU")),
     "bools out": (Do(lambda x: x >= 0), X, ("its outputs", "torch.bool", ".float()")),
@@ -106,14 +106,7 @@ REFUSED: dict[str, tuple[nn.Module, Any, tuple[str, ...]]] = {
         ("keep an axis",),
     ),
     "batch statistics": (nn.BatchNorm1d(4, track_running_stats=False), X, ("statistics of the batch",)),
-    "channels first": (nn.BatchNorm1d(4), torch.zeros(2, 4, 3), ("not the last axis", "flatten before")),
-    "PReLU, channels first": (
-        nn.PReLU(4),
-        torch.zeros(2, 4, 3),
-        ("not the last axis", "flatten before PReLU"),
-    ),
     "no variance": (_zero_variance(), X, ("not finite", "ε = 0")),
-    "convolution": (nn.Conv1d(1, 1, 3), torch.zeros(2, 1, 8), ("(Conv1d)", "convolutions")),
     "wrong shape": (
         _after_linear(nn.Linear(5, 4)),
         X,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
@@ -35,10 +35,20 @@ class Builder:
         """Type of a value or constant."""
         return self._constants[name].type if name in self._constants else self._values[name]
 
-    def node(self, op: str, *inputs: str, layer: str, attrs: Mapping[str, Attr] | None = None) -> str:
-        """Append a node; returns the name of its output. ProgramError if the op does not fit its inputs."""
+    def node(
+        self,
+        op: str,
+        *inputs: str,
+        layer: str,
+        attrs: Mapping[str, Attr] | None = None,
+        tag: Hashable = None,
+    ) -> str:
+        """Append a node; returns the name of its output. ProgramError if the op does not fit its inputs.
+
+        Equal nodes with different tags stay apart.
+        """
         attributes = dict(attrs or {})
-        key = (op, inputs, tuple(sorted(attributes.items())))
+        key = (op, inputs, tuple(sorted(attributes.items())), tag)
         if key in self._made:
             return self._made[key]
         call = Call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -11,21 +11,48 @@ import torch
 from onebit.lowering.builder import Builder
 from onebit.lowering.captured import Call, Captured
 from onebit.lowering.errors import Problem
-from onebit.lowering.values import Floats, Known, Signs, Sums, Value
+from onebit.lowering.layout import Layout
+from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 from onebit.program import ProgramError
+from onebit.program.tensors import Array
 
-Rule = Callable[..., Value]
+Rule = Callable[..., Value | Padded]
 RULES: dict[str, Rule] = {}
+TAKES_PADDING: set[str] = set()  # those whose operand may be Padded
+# Ops that treat each element alone: their results lie as their operands do.
+_ELEMENTWISE = frozenset(
+    (
+        "sign",
+        "to_float",
+        "scale_pixels",
+        "affine",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "abs",
+        "relu",
+        "prelu",
+        "hardtanh",
+    )
+)
+_R = TypeVar("_R", bound=Rule)
+_V = TypeVar("_V", bound=Varying)
 
 
-def lowers(*ops: str) -> Callable[[Rule], Rule]:
-    """Register a rule for these PyTorch operations. A name that is taken raises RuntimeError."""
+def lowers(*ops: str, padded: bool = False) -> Callable[[_R], _R]:
+    """Register a rule for these PyTorch operations; `padded` if it takes Padded operands too.
 
-    def add(rule: Rule) -> Rule:
+    A name that is taken raises RuntimeError.
+    """
+
+    def add(rule: _R) -> _R:
         for op in ops:
             if op in RULES:
                 raise RuntimeError(f"two lowering rules for {op!r}")
             RULES[op] = rule
+        if padded:
+            TAKES_PADDING.update(ops)
         return rule
 
     return add
@@ -46,6 +73,7 @@ class Context:
         self.builder = Builder()
         self.captured = captured
         self.call: Call | None = None
+        self._layouts: dict[str, Layout] = {}  # of the values that are not plain
 
     def refuse(self, why: str, fix: str) -> NoReturn:
         """Stop lowering this call; `why` and `fix` complete the error that names its layer and line."""
@@ -55,15 +83,31 @@ class Context:
         place = f"{self.call.op} in {origin.source}" if origin.source else self.call.op
         raise Refused(Problem(origin.layer, origin.kind, place, why, fix))
 
-    def node(self, op: str, *inputs: str, **attrs: Any) -> str:
-        """Append a node that belongs to the layer of the current call."""
+    def node(self, op: str, *inputs: str, layout: Layout | None = None, **attrs: Any) -> str:
+        """Append a node that belongs to the layer of the current call.
+
+        layout: how its output lies; the output of an elementwise op lies as its widest operand.
+        """
+        if op in _ELEMENTWISE:
+            layouts = [self._layouts[name] for name in inputs if name in self._layouts]
+            layout = max(layouts, key=lambda one: one.channels, default=None)
         layer = self.call.origin.layer if self.call is not None else ""
         try:
-            return self.builder.node(op, *inputs, layer=layer, attrs=attrs)
+            name = self.builder.node(op, *inputs, layer=layer, attrs=attrs, tag=layout)
         except ProgramError as error:
             self.refuse(
                 f"the operation {op} of a Program does not fit ({error})", "change the shapes or sizes"
             )
+        if layout is not None:
+            self._layouts[name] = layout
+        return name
+
+    def image_node(self, op: str, *inputs: str, axes: int, **attrs: Any) -> str:
+        """`node` for an op from image to image, [H, W, C] -> [H', W', C'], over `axes` axes in PyTorch."""
+        plain = self.node(op, *inputs, **attrs)
+        *sizes, channels = self.builder.type_of(plain).shape
+        self._layouts[plain] = Layout(channels, tuple(sizes[2 - axes :]))
+        return plain
 
     def sample(self) -> tuple[int, ...]:
         """Shape of one sample of the call's result; refuses a result whose first axis is not the batch."""
@@ -76,18 +120,71 @@ class Context:
             )
         return result.sample
 
+    def layout(self, value: Value) -> Layout | None:
+        """How a value lies; None for a plain one."""
+        return None if isinstance(value, Known) else self._layouts.get(value.name)
+
     def shape(self, value: Value) -> tuple[int, ...]:
-        """Shape of one sample of a value."""
+        """Shape of one sample of a value, in PyTorch."""
         if isinstance(value, Known):
             return tuple(value.tensor.shape)
-        return self.builder.type_of(value.name).shape
+        layout = self._layouts.get(value.name)
+        return self.builder.type_of(value.name).shape if layout is None else layout.torch_shape
+
+    def plain(self, value: _V) -> _V:
+        """The value in PyTorch's own shape and order."""
+        return moved(value, self._plain)
+
+    def image(self, value: _V) -> _V:
+        """The value as an image, its channels (PyTorch's axis 1) last; refuses a value without other axes."""
+        return moved(value, self._image)
+
+    def channels_last(self, value: _V) -> tuple[_V, Callable[[Array], Array]]:
+        """The value with its channels (PyTorch's axis 1) last, and what puts a vector over them in order."""
+        if len(self.shape(value)) > 1:
+            return self.image(value), lambda vector: vector
+        layout = self.layout(value)
+        return value, (lambda vector: vector) if layout is None else layout.columns
+
+    def _plain(self, name: str) -> str:
+        layout = self._layouts.get(name)
+        if layout is None:
+            return name
+        if not layout.keeps_order:
+            if layout.flat or len(layout.sizes) == 1:
+                name = self.node("reshape", name, shape=(*layout.sizes, layout.channels))
+            last = len(layout.sizes)
+            name = self.node("permute", name, axes=(last, *range(last)))
+            if self.builder.type_of(name).shape == layout.torch_shape:
+                return name
+        return self.node("reshape", name, shape=layout.torch_shape)
+
+    def _image(self, name: str) -> str:
+        layout = self._layouts.get(name)
+        if layout is not None and not layout.flat:
+            return name
+        shape = self.builder.type_of(name).shape
+        if len(shape) < 2:
+            self.refuse(
+                f"it takes images, and one sample has the shape {shape}", "keep (channels, height, width)"
+            )
+        layout = Layout(shape[0], shape[1:])
+        if layout.keeps_order:
+            return self.node("reshape", name, layout=layout, shape=layout.program_shape)
+        axes = (*range(1, len(shape)), 0)
+        if len(shape) > 2:
+            return self.node("permute", name, layout=layout, axes=axes)
+        return self.node(
+            "reshape", self.node("permute", name, axes=axes), layout=layout, shape=layout.program_shape
+        )
 
     def floats(self, value: Value) -> str:
         """The f32 value of the Program that holds what PyTorch sees."""
         if isinstance(value, Floats):
             return value.name
         if isinstance(value, Sums):
-            return self.node("to_float", value.name)
+            x = self.node("to_float", value.name)
+            return x if value.unit == 1 else self.node("mul", x, self._number(value.unit, "unit"))
         if isinstance(value, Signs):
             return self._signs_as_floats(value)
         if isinstance(value, Known):
@@ -99,6 +196,9 @@ class Context:
             )
         return value.floats
 
+    def _number(self, number: float, hint: str) -> str:
+        return self.builder.floats(np.array([number]), hint)
+
     def _signs_as_floats(self, value: Signs) -> str:
         if value.pair.dtype is not torch.float32:
             self.refuse(f"it computes with {value.pair.dtype} values", "cast them with .float() first")
@@ -108,13 +208,13 @@ class Context:
         if middle - half != low or middle + half != high:
             self.refuse(f"the values {low} and {high} of a comparison have no exact form", "use −1 and +1")
         if half != 1:
-            x = self.node("mul", x, self.builder.floats(np.array([half]), "half"))
+            x = self.node("mul", x, self._number(float(half), "half"))
         if middle != 0:
-            x = self.node("add", x, self.builder.floats(np.array([middle]), "middle"))
+            x = self.node("add", x, self._number(float(middle), "middle"))
         return x
 
-    def constant(self, known: Known, sample: tuple[int, ...]) -> str:
-        """A float32 constant that broadcasts to `sample`, without the batch axis."""
+    def constant(self, known: Known, sample: tuple[int, ...], layout: Layout | None = None) -> str:
+        """A float32 constant that broadcasts to `sample`, without the batch axis; it lies as `layout`."""
         array = known.tensor.detach().to(torch.float32).numpy()
         if array.ndim == len(sample) + 1 and array.shape[0] == 1:
             array = array[0]
@@ -125,7 +225,7 @@ class Context:
         if not fits:
             self.refuse(
                 f"a constant of shape {tuple(known.tensor.shape)} does not broadcast to one sample, {sample}",
-                "give the constant the shape of one sample or of its last axis",
+                "give the constant the shape of one sample or of its channels",
             )
         if not np.isfinite(array).all():
             name = f" '{known.hint}'" if known.hint else ""
@@ -133,4 +233,5 @@ class Context:
                 f"the constant{name} holds NaN or infinity (or a number beyond float32)",
                 "train again or repair the stored values; a NaN has no sign",
             )
+        array = array if layout is None else layout.constant(array)
         return self.builder.floats(np.atleast_1d(array), known.hint)

@@ -12,31 +12,47 @@ goes on with the calls that do not depend on it, so that one run reports every p
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from onebit.lowering import rules_arithmetic, rules_linear, rules_shape, rules_sign
+from onebit.lowering import (
+    rules_arithmetic,
+    rules_conv,
+    rules_linear,
+    rules_norm,
+    rules_pool,
+    rules_shape,
+    rules_sign,
+)
 from onebit.lowering.captured import Call, Captured, Input, batch_sizes, substitute
-from onebit.lowering.context import RULES, Context, Refused
+from onebit.lowering.context import RULES, TAKES_PADDING, Context, Refused
 from onebit.lowering.errors import ConversionError, Problem
 from onebit.lowering.fold import is_random
-from onebit.lowering.refusals import FROM_BATCH_SIZE, FROM_DATA, RANDOM, advice
-from onebit.lowering.values import Bytes, Floats, Known, Signs, Value
+from onebit.lowering.refusals import FROM_BATCH_SIZE, FROM_DATA, RANDOM, advice, padded_elsewhere
+from onebit.lowering.values import Bytes, Floats, Known, Padded, Signs, Value, Varying
 from onebit.program import DType, Program, TensorType
 
-RULE_MODULES = (rules_arithmetic, rules_linear, rules_shape, rules_sign)  # importing them fills RULES
+RULE_MODULES = (  # importing them fills RULES
+    *(rules_arithmetic, rules_conv, rules_linear, rules_norm, rules_pool, rules_shape, rules_sign),
+)
+_IMAGE_OP = re.compile(r"aten\.(?:conv|max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool)([12])d\.")
 
 
 def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
     """The Program and, for its constants, the names they would like. ConversionError with every problem."""
     context = Context(captured)
-    values: dict[str, Value | None] = {  # None: its type is unknown after a refusal
+    values: dict[str, Value | Padded | None] = {  # None: its type is unknown after a refusal
         name: Known(tensor, captured.constant_names.get(name, ""))
         for name, tensor in captured.constants.items()
     }
+    image_ranks = {1 + int(m[1]) for call in captured.calls if (m := _IMAGE_OP.match(call.op))}
     for spec in captured.inputs:
-        values[spec.name] = _input(context, spec)
+        x = _input(context, spec)
+        # Images are turned once, as they come in: as bytes that costs least.
+        values[spec.name] = context.image(x) if len(spec.sample) in image_ranks else x
     problems: list[Problem] = []
     for call in captured.calls:
         if any(ref in values and values[ref] is None for ref in call.refs()):
@@ -57,14 +73,14 @@ def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
         raise ConversionError([refused.problem]) from None
 
 
-def _input(context: Context, spec: Input) -> Value:
+def _input(context: Context, spec: Input) -> Varying:
     if spec.dtype is torch.uint8:
         name = context.builder.input(spec.name, TensorType(DType.U8, spec.sample))
         return Bytes(name, torch.arange(256, dtype=torch.uint8))
     return Floats(context.builder.input(spec.name, TensorType(DType.F32, spec.sample)))
 
 
-def _stand_in(context: Context, call: Call) -> Value | None:
+def _stand_in(context: Context, call: Call) -> Value | Padded | None:
     """A value of the type that a refused call would have, so that the calls after it are checked too."""
     result = call.result
     if result is None or result.sample is None or result.dtype is not torch.float32:
@@ -72,7 +88,7 @@ def _stand_in(context: Context, call: Call) -> Value | None:
     return Floats(context.builder.input(f"stand-in for {call.name}", TensorType(DType.F32, result.sample)))
 
 
-def _apply(context: Context, call: Call, values: Mapping[str, Value | None]) -> Value:
+def _apply(context: Context, call: Call, values: Mapping[str, Value | Padded | None]) -> Value | Padded:
     rule = RULES.get(call.op)
     if rule is None:
         context.refuse(*(RANDOM if is_random(call) and "dropout" not in call.op else advice(call.op)))
@@ -88,6 +104,9 @@ def _apply(context: Context, call: Call, values: Mapping[str, Value | None]) -> 
         )
     args = substitute(call.args, values.__getitem__)
     kwargs = {k: substitute(v, values.__getitem__) for k, v in call.kwargs.items()}
+    if call.op not in TAKES_PADDING:
+        for x in (*args, *kwargs.values()):
+            _refuse_padded(context, x)
     try:
         inspect.signature(rule).bind(context, call, *args, **kwargs)
     except TypeError as error:
@@ -95,14 +114,25 @@ def _apply(context: Context, call: Call, values: Mapping[str, Value | None]) -> 
     return rule(context, call, *args, **kwargs)
 
 
-def _finish(context: Context, captured: Captured, values: Mapping[str, Value | None]) -> Program:
+def _refuse_padded(context: Context, operand: Any) -> None:
+    if isinstance(operand, (tuple, list)):
+        for item in operand:
+            _refuse_padded(context, item)
+    if isinstance(operand, Padded):
+        context.refuse(*padded_elsewhere(operand.fill))
+
+
+def _finish(context: Context, captured: Captured, values: Mapping[str, Value | Padded | None]) -> Program:
     context.call = None
     outputs: list[str] = []
     for name in captured.outputs:
         value = values[name]
         if value is None or isinstance(value, Known):
             context.refuse("one of them depends on no input", "return only what the input decides")
-        made = value.name if _is_compact_output(value) else context.floats(value)
+        if isinstance(value, Padded):
+            context.refuse(*padded_elsewhere(value.fill))
+        value = context.plain(value if _is_compact_output(value) else Floats(context.floats(value)))
+        made = value.name
         if made in outputs:  # a Program's outputs have different names
             made = context.node("reshape", made, shape=context.builder.type_of(made).shape)
         outputs.append(made)

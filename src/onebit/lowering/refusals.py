@@ -21,13 +21,21 @@ _ADVICE: dict[tuple[str, ...], tuple[str, str]] = {
         "it is not an operation of a Program",
         "return the scores and take np.argmax of the engine's output",
     ),
-    ("aten.conv",): (
-        "convolutions cannot be converted yet",
-        "use dense layers, or leave this part in PyTorch",
-    ),
-    ("aten.max_pool", "aten.avg_pool", "aten.adaptive_avg_pool", "aten.mean.dim"): (
-        "pooling cannot be converted yet",
+    ("aten.conv3d", "aten.max_pool3d", "aten.avg_pool3d", "aten.adaptive_avg_pool3d"): (
+        "a Program has images of one or two axes only",
         "leave this part in PyTorch",
+    ),
+    ("aten.conv_transpose", "aten.convolution"): (
+        "a transposed convolution is not an operation of a Program",
+        "leave this part in PyTorch",
+    ),
+    ("aten.max_pool2d_with_indices", "aten.adaptive_max_pool"): (
+        "it returns where the largest pixels were, and a Program only their values",
+        "use return_indices=False",
+    ),
+    ("aten.slice", "aten.split", "aten.chunk", "aten.select", "aten.narrow"): (
+        "it takes a part of a value, and a Program has no operation for that",
+        "give the layers before it outputs of their own, one for each part",
     ),
     ("aten.dropout", "aten.native_dropout"): (
         "dropout is active",
@@ -39,12 +47,13 @@ _ADVICE: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("aten.native_layer_norm", "aten.layer_norm"): (
         "LayerNorm is not an operation of a Program",
-        "use BatchNorm1d, which becomes thresholds",
+        "use BatchNorm, which becomes thresholds",
     ),
     ("getitem",): ("it uses more than the first result of an operation", "use the first result only"),
 }
 _SUPPORTED = (
-    "use Linear, BinaryLinear, BatchNorm1d, ReLU, LeakyReLU, PReLU, Hardtanh, clamp, Flatten, view, + − × ÷"
+    "use Linear, Conv1d, Conv2d and their Binary forms, BatchNorm, max and average pools, mean, cat, ReLU, "
+    "LeakyReLU, PReLU, Hardtanh, clamp, abs, Flatten, view, permute, + − × ÷"
 )
 
 
@@ -68,3 +77,11 @@ def advice(op: str) -> tuple[str, str]:
         if op.startswith(prefixes):
             return why_and_fix
     return f"the operation {op} has no counterpart in a Program", _SUPPORTED
+
+
+def padded_elsewhere(fill: float) -> tuple[str, str]:
+    """(why, what to do) where something else than a convolution meets a padded value."""
+    return (
+        f"it takes a value padded with {fill:g}, and only convolutions take padding in",
+        "pad directly before a convolution or its sign, or use the padding= of a layer",
+    )

@@ -6,6 +6,7 @@ from math import frexp
 from typing import Any
 
 import numpy as np
+import torch
 
 from onebit.lowering.captured import Call
 from onebit.lowering.context import Context, lowers
@@ -18,20 +19,38 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 def arithmetic(context: Context, op: str, a: Operand, b: Operand) -> Floats:
     """`op` (add, sub, mul, div) of two operands, at least one of which varies."""
     sample = context.sample()
-    names = []
-    for operand in (as_value(a), as_value(b)):
-        if isinstance(operand, Known):
-            names.append(context.constant(operand, sample))
-            continue
-        name = context.floats(operand)
-        shape = context.builder.type_of(name).shape
-        if shape != sample:
+    operands = _aligned(context, [as_value(a), as_value(b)])
+    values = [o for o in operands if not isinstance(o, Known)]
+    whole = [o for o in values if context.shape(o) == sample]
+    for value in values:
+        if not whole or not _meets(context, value, sample):
             context.refuse(
-                f"it stretches a value of shape {shape} to {sample}; only constants broadcast in a Program",
+                f"it stretches a value of shape {context.shape(value)} to {sample}; in a Program only "
+                "constants and values of one channel broadcast",
                 "give both values the same shape",
             )
-        names.append(name)
+    layout = context.layout(whole[0])
+    names = [
+        context.constant(o, sample, layout) if isinstance(o, Known) else context.floats(o) for o in operands
+    ]
     return Floats(context.node(op, *names))
+
+
+def _aligned(context: Context, operands: list[Value]) -> list[Value]:
+    """The operands, lying alike: all images, all flattened images of the same sizes, or all plain."""
+    layouts = {context.layout(o) for o in operands if not isinstance(o, Known)}
+    if len(layouts) == 1:
+        return operands
+    images = any(layout is not None and not layout.flat for layout in layouts)
+    move = context.image if images else context.plain
+    return [o if isinstance(o, Known) else move(o) for o in operands]
+
+
+def _meets(context: Context, value: Value, sample: tuple[int, ...]) -> bool:
+    """The value has the shape of the result, or one channel that meets each channel of it."""
+    shape, layout = context.shape(value), context.layout(value)
+    narrow = (*sample[:-1], 1) if layout is None else (1, *sample[1:])
+    return shape in (sample, narrow)
 
 
 def _binary(context: Context, call: Call, op: str, a: Operand, b: Operand, alpha: float = 1) -> Value:
@@ -98,6 +117,12 @@ def reciprocal(context: Context, call: Call, x: Value) -> Value:
     return pointwise(call, x) or arithmetic(context, "div", 1.0, x)
 
 
+@lowers("aten.abs.default")
+def absolute(context: Context, call: Call, x: Value) -> Value:
+    """|x|."""
+    return pointwise(call, x) or with_table(call, Floats(context.node("abs", context.floats(x))), x)
+
+
 @lowers("aten.relu.default")
 def relu(context: Context, call: Call, x: Value) -> Value:
     """max(x, 0)."""
@@ -107,13 +132,10 @@ def relu(context: Context, call: Call, x: Value) -> Value:
 @lowers("aten.prelu.default")
 def prelu(context: Context, call: Call, x: Value, weight: Value) -> Value:
     """x where x >= 0, else weight·x; PyTorch's channel axis is axis 1."""
-    sample = context.sample()
-    if isinstance(weight, Known) and weight.tensor.numel() != 1 and len(sample) != 1:
-        context.refuse(
-            f"PReLU with a slope a channel over one sample of shape {sample}, "
-            "whose channels are not the last axis",
-            "flatten before PReLU",
-        )
+    if isinstance(weight, Known) and weight.tensor.numel() != 1 and not isinstance(x, Known):
+        x, in_order = context.channels_last(x)
+        slopes = in_order(weight.tensor.detach().reshape(-1).numpy())
+        weight = Known(torch.from_numpy(slopes), weight.hint)
     return _sloped(context, x, weight)
 
 
@@ -129,8 +151,9 @@ def _sloped(context: Context, x: Value, slope: Value) -> Value:
     sample = context.sample()
     if not sample:
         context.refuse("PReLU of a single number a sample", "keep an axis: x.view(x.shape[0], 1)")
-    flat = Known(slope.tensor.reshape(-1), slope.hint)
-    return Floats(context.node("prelu", context.floats(x), context.constant(flat, sample)))
+    flat = slope.tensor.detach().reshape(-1)
+    name = context.constant(Known(flat, slope.hint), tuple(flat.shape))
+    return Floats(context.node("prelu", context.floats(x), name))
 
 
 @lowers("aten.hardtanh.default")

@@ -1,12 +1,16 @@
-"""Rules for operations that move nothing: views that keep the batch, and copies."""
+"""Rules for operations that compute nothing: views that keep the batch, permutations, concat, and copies."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from onebit.lowering.captured import Call
 from onebit.lowering.context import Context, lowers
-from onebit.lowering.values import Bytes, Floats, Known, Signs, Sums, Value
+from onebit.lowering.layout import Layout
+from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 
 
 @lowers(
@@ -16,8 +20,9 @@ from onebit.lowering.values import Bytes, Floats, Known, Signs, Sums, Value
     "aten.detach_.default",
     "aten.contiguous.default",
     "aten.lift_fresh_copy.default",
+    padded=True,
 )
-def copy(context: Context, call: Call, x: Value, **kwargs: Any) -> Value:
+def copy(context: Context, call: Call, x: Value | Padded, **kwargs: Any) -> Value | Padded:
     """The value itself."""
     return x
 
@@ -35,17 +40,90 @@ def copy(context: Context, call: Call, x: Value, **kwargs: Any) -> Value:
 )
 def view(context: Context, call: Call, x: Value, *args: Any) -> Value:
     """The same elements of each sample, in the same order, in another shape."""
-    shape = context.sample()
+    return reshaped(context, x, context.sample())
+
+
+def reshaped(context: Context, x: Value, shape: tuple[int, ...]) -> Value:
+    """x in another shape of one sample, the elements in PyTorch's order."""
     if isinstance(x, Known):
         context.refuse("a constant is given the size of the batch", "let the constant broadcast instead")
     if context.shape(x) == shape:
         return x
-    if isinstance(x, Bytes):
-        floats = None if x.floats is None else context.node("reshape", x.floats, shape=shape)
-        return Bytes(context.node("reshape", x.name, shape=shape), x.table, floats)
-    if isinstance(x, Signs):
-        if not shape:
-            return Floats(context.node("reshape", context.floats(x), shape=shape))
-        return Signs(context.node("reshape", x.name, shape=shape), x.pair)
-    name = context.node("reshape", x.name, shape=shape)
-    return Sums(name) if isinstance(x, Sums) else Floats(name)
+    layout = _viewed(context.layout(x), shape)
+    if layout is None:
+        x = context.plain(x)
+        if context.shape(x) == shape:
+            return x
+    elif layout.keeps_order and layout.flat:
+        layout = None
+    return _in_shape(context, x, shape if layout is None else layout.program_shape, layout)
+
+
+def _viewed(layout: Layout | None, shape: tuple[int, ...]) -> Layout | None:
+    """How an image lies in another shape, if its channels stay whole."""
+    if layout is None or not shape:
+        return None
+    if len(shape) == 1:
+        return replace(layout, flat=True)
+    return Layout(layout.channels, shape[1:]) if shape[0] == layout.channels else None
+
+
+def _in_shape(context: Context, x: Varying, shape: tuple[int, ...], layout: Layout | None) -> Varying:
+    def move(name: str) -> str:
+        return context.node("reshape", name, layout=layout, shape=shape)
+
+    if isinstance(x, Signs) and not shape:
+        return Floats(move(context.floats(x)))
+    return moved(x, move)
+
+
+@lowers("aten.permute.default", "aten.transpose.int")
+def permute(context: Context, call: Call, x: Value, *axes: Any) -> Value:
+    """The axes of each sample in another order."""
+    context.sample()
+    if isinstance(x, Known):
+        context.refuse("a constant is given the size of the batch", "let the constant broadcast instead")
+    order = list(range(len(context.shape(x)) + 1))
+    if "transpose" in call.op:
+        a, b = axes
+        order[a], order[b] = order[b], order[a]
+    else:
+        order = [order[axis] for axis in axes[0]]
+    if order[0] != 0:
+        context.refuse("it moves the batch", "keep axis 0 first")
+    if order == sorted(order):
+        return x
+    new = tuple(axis - 1 for axis in order[1:])
+    return moved(context.plain(x), lambda name: context.node("permute", name, axes=new))
+
+
+@lowers("aten.cat.default")
+def concat(context: Context, call: Call, parts: Any, dim: int = 0) -> Value:
+    """Values side by side along the channels; the narrowest type that holds them all."""
+    sample = context.sample()
+    axis = dim + len(sample) + 1 if dim < 0 else dim
+    if any(isinstance(part, Known) for part in parts):
+        context.refuse("it puts a constant beside values", "compute every part from the input")
+    if axis == 1 and len(sample) > 1:
+        parts = [context.image(part) for part in parts]
+    elif axis == len(sample):
+        parts = [context.plain(part) for part in parts]
+    else:
+        context.refuse(f"it concatenates along axis {dim}", "concatenate along the channels, axis 1")
+    layouts = [context.layout(part) for part in parts]
+    layout = layouts[0]
+    if layout is not None:
+        layout = Layout(sample[0], layout.sizes)
+
+    def join(names: list[str]) -> str:
+        return names[0] if len(names) == 1 else context.node("concat", *names, layout=layout)
+
+    first = parts[0]
+    if isinstance(first, Signs) and all(
+        isinstance(p, Signs) and torch.equal(p.pair, first.pair) and p.pair.dtype is first.pair.dtype
+        for p in parts
+    ):
+        return Signs(join([p.name for p in parts]), first.pair)
+    if isinstance(first, Sums) and all(isinstance(p, Sums) and p.unit == first.unit for p in parts):
+        return Sums(join([p.name for p in parts]), first.unit)
+    return Floats(join([context.floats(p) for p in parts]))

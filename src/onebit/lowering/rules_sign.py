@@ -10,14 +10,18 @@ from onebit.lowering.captured import Call
 from onebit.lowering.context import Context, lowers
 from onebit.lowering.pointwise import is_scalar, pointwise
 from onebit.lowering.rules_arithmetic import arithmetic
-from onebit.lowering.values import Bytes, Known, Signs, Value
+from onebit.lowering.values import Bytes, Floats, Known, Padded, Signs, Sums, Value
 
 _PLUS_MINUS = torch.tensor([-1.0, 1.0])
 
 
-@lowers("onebit.sign.default")
-def sign(context: Context, call: Call, x: Value) -> Value:
+@lowers("onebit.sign.default", padded=True)
+def sign(context: Context, call: Call, x: Value | Padded) -> Value | Padded:
     """+1 where x >= 0, else −1."""
+    if isinstance(x, Padded):
+        signs = sign(context, call, x.value)
+        assert isinstance(signs, (Floats, Sums, Signs, Bytes))
+        return Padded(signs, x.padding, 1.0 if x.fill >= 0 else -1.0)
     if isinstance(x, Known):
         return Known(call.function(x.tensor))
     if isinstance(x, Signs) and x.pair.dtype is torch.float32 and bool(x.pair[0] < 0 <= x.pair[1]):

@@ -14,6 +14,7 @@ reference executor, never by algebra: the threshold is right for the floats, not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from onebit.program import Constant, DType, Node, Program, TensorType, execute, 
 from onebit.program.tensors import Array
 
 ALWAYS = -(2**31)
+_SUMS_OF_SIGNS = ("binary_gemm", "binary_conv2d")
 _ARITHMETIC = ("add", "sub", "mul", "div")
 
 
@@ -119,12 +121,18 @@ def _monotone_input(program: Program, node: Node) -> str | None:
 def _range(program: Program, producers: dict[str, Node], name: str) -> tuple[int, int] | None:
     """Smallest and largest value that an i32 accumulator can hold."""
     node = producers.get(name)
-    while node is not None and node.op == "reshape":
+    while node is not None and node.op in ("reshape", "permute", "max_pool2d"):
         node = producers.get(node.inputs[0])
-    if node is None or node.op not in ("binary_gemm", "u8_gemm"):
+    if node is None:
         return None
-    k = program.type_of(node.inputs[0]).channels
-    if node.op == "binary_gemm":
+    if node.op == "concat":
+        ranges = [_range(program, producers, part) for part in node.inputs]
+        known = [r for r in ranges if r is not None]
+        return (min(r[0] for r in known), max(r[1] for r in known)) if known == ranges else None
+    if node.op not in (*_SUMS_OF_SIGNS, "u8_gemm", "u8_conv2d"):
+        return None
+    k = prod(program.constants[node.inputs[1]].type.shape[1:])  # taps outside the image add no more
+    if node.op in _SUMS_OF_SIGNS:
         return -k, k
     multiplier, offset = node.attrs["multiplier"], node.attrs["offset"]
     assert isinstance(multiplier, int)

@@ -6,7 +6,9 @@ it can, so each kind of value remembers its compact form and turns into float32 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +32,10 @@ class Floats:
 
 @dataclass(frozen=True)
 class Sums:
-    """`name` is an i32 value; PyTorch sees the same integers as float32."""
+    """`name` is an i32 value; PyTorch sees integer·unit as float32."""
 
     name: str
+    unit: float = 1.0  # a power of two
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,27 @@ class Bytes:
 
 
 Value = Known | Floats | Sums | Signs | Bytes
+Varying = Floats | Sums | Signs | Bytes
+
+
+_V = TypeVar("_V", bound=Varying)
+
+
+def moved(value: _V, move: Callable[[str], str]) -> _V:
+    """The same value after `move`, an operation that computes nothing, on each name it stands under."""
+    if isinstance(value, Bytes):
+        floats = None if value.floats is None else move(value.floats)
+        return replace(value, name=move(value.name), floats=floats)
+    return replace(value, name=move(value.name))
+
+
+@dataclass(frozen=True)
+class Padded:
+    """`value` with `fill` around each image of a sample: convolutions take it in, and nothing else can."""
+
+    value: Varying
+    padding: tuple[int, int, int, int]  # top, bottom, left, right
+    fill: float
 
 
 @dataclass(frozen=True)
