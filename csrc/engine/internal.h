@@ -19,12 +19,18 @@
 enum {
     MAX_VALUES = 1 << 16,
     MAX_OP_INPUTS = ONEBIT_MAX_PARTS,
-    /* Rows that a pass should give a GEMM, and what its activations should not exceed once it has the lower
-     * number. Measured on a 3 x 4096 network: the time an image is flat from 8 to 64 rows and grows by 2 %
-     * at 128, when activations push weights out of L2. Small networks gain from longer passes. */
+    /* Rows that a pass should give every product, and what its activations should not exceed once it has the
+     * lower number. Measured on a 3 x 4096 network: the time an image is flat from 8 to 64 rows and grows by
+     * 2 % at 128, when activations push weights out of L2. Small networks gain from longer passes. */
     CHUNK_ROWS_MIN = 32,
     CHUNK_ROWS_MAX = 256,
-    CHUNK_BYTES = 64 * 1024
+    CHUNK_BYTES = 64 * 1024,
+    /* Where there are images: activations that leave L2 cost more than weights that are read again for each
+     * sample, */
+    CHUNK_BYTES_MOST = 512 * 1024,
+    /* unless those are far more, as before and in the classifier of an AlexNet. */
+    CHUNK_HEAVY = 8,
+    CHUNK_HEAVY_BYTES = 16 * 1024 * 1024,
 };
 
 /* Where the bytes of a value live during a run. */

@@ -149,16 +149,39 @@ static bool within_limit(const onebit_plan *plan, size_t *needed) {
            onebit_add(*needed, plan->scratch_bytes, needed) && *needed <= plan->max_memory;
 }
 
+static size_t product_rows(const plan_op *op) {
+    return op->gemm ? op->rows : op->out_rows;
+}
+
+/* Whether the weights that products of few rows read again for each sample outweigh all activations. */
+static bool weights_are_heavy(const plan_op *ops, size_t count) {
+    uint64_t weights = 0, activations = 0;
+    for (size_t i = 0; i < count; ++i) {
+        if ((ops[i].gemm || ops[i].conv) && product_rows(&ops[i]) < CHUNK_ROWS_MIN)
+            weights += ops[i].weight_bytes;
+        activations += 8 * (uint64_t)ops[i].out_rows * ops[i].out_channels; /* written and read */
+    }
+    return weights > 2 * activations;
+}
+
 /* As many samples as keep a pass's activations in cache, but enough rows to use each weight often. */
-static size_t preferred_chunk(const onebit_plan *plan) {
-    size_t rows = 1;
-    for (size_t i = 0; i < plan->op_count; ++i)
-        if (plan->ops[i].gemm && plan->ops[i].rows > rows)
-            rows = plan->ops[i].rows;
-    size_t least = (CHUNK_ROWS_MIN + rows - 1) / rows, most = CHUNK_ROWS_MAX / rows;
-    size_t chunk = CHUNK_BYTES / (plan->arena_bytes ? plan->arena_bytes : 1);
+static size_t preferred_chunk(const plan_op *ops, size_t count, size_t arena_bytes) {
+    size_t fewest = SIZE_MAX, rows = 1;
+    for (size_t i = 0; i < count; ++i)
+        if (ops[i].gemm || ops[i].conv) {
+            fewest = product_rows(&ops[i]) < fewest ? product_rows(&ops[i]) : fewest;
+            rows = product_rows(&ops[i]) > rows ? product_rows(&ops[i]) : rows;
+        }
+    const size_t bytes = arena_bytes ? arena_bytes : 1, most = CHUNK_ROWS_MAX / rows;
+    size_t least = (CHUNK_ROWS_MIN - 1) / (fewest < rows ? fewest : rows) + 1, chunk = CHUNK_BYTES / bytes;
+    if (rows > 1 && least > CHUNK_BYTES_MOST / bytes) {
+        least = CHUNK_BYTES_MOST / bytes;
+        if (least < CHUNK_HEAVY && CHUNK_HEAVY <= CHUNK_HEAVY_BYTES / bytes && weights_are_heavy(ops, count))
+            least = CHUNK_HEAVY;
+    }
     chunk = chunk < most ? chunk : most;
-    return chunk > least ? chunk : least;
+    chunk = chunk > least ? chunk : least;
+    return chunk ? chunk : 1;
 }
 
 onebit_status onebit_plan_layout(onebit_plan *plan) {
@@ -170,7 +193,7 @@ onebit_status onebit_plan_layout(onebit_plan *plan) {
     size_t needed = 0;
     bool fits = measure(plan, &map, 1) && within_limit(plan, &needed);
     if (fits) {
-        size_t chunk = preferred_chunk(plan);
+        size_t chunk = preferred_chunk(plan->ops, plan->op_count, plan->arena_bytes);
         while (chunk > 1 && !(measure(plan, &map, chunk) && within_limit(plan, &needed)))
             chunk /= 2;
         fits = chunk > 1 || (measure(plan, &map, 1) && within_limit(plan, &needed));

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/bits.h"
 #include "base/isa.h"
@@ -474,6 +475,8 @@ static void test_direct(test_random *random) {
     BAD(onebit_binary_matmul(NULL, 1, A, B, C, a, w, &out[0][0]), ONEBIT_ERROR_ARGUMENT, "padding");
 }
 
+#include "engine/test_images.h"
+
 #include "engine/test_fuzz.h"
 
 int main(void) {
@@ -488,6 +491,7 @@ int main(void) {
     test_in_place();
     test_network(&random);
     test_direct(&random);
+    test_images(&random);
     test_fuzz(&random);
     return test_finish();
 }

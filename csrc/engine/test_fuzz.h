@@ -3,7 +3,7 @@
 #ifndef ONEBIT_ENGINE_TEST_FUZZ_H
 #define ONEBIT_ENGINE_TEST_FUZZ_H
 
-enum { FUZZ_PLANS = 1500, FUZZ_CALLS = 24, FUZZ_MEMORY = 1 << 15, FUZZ_BATCH = 3, FUZZ_PORTS = 4 };
+enum { FUZZ_PLANS = 1000, FUZZ_CALLS = 40, FUZZ_MEMORY = 1 << 14, FUZZ_BATCH = 3, FUZZ_PORTS = 4 };
 
 static uint64_t fuzz_size(test_random *random) {
     static const uint64_t usual[] = {1, 2, 33, 64}, odd[] = {0, INT32_MAX, UINT32_MAX, UINT64_MAX, 1 << 20};
@@ -29,12 +29,66 @@ static onebit_status fuzz_gemm(test_random *random, onebit_plan *plan, onebit_va
     return onebit_plan_gemm(plan, &gemm, value);
 }
 
+/* Sizes that fit the values mostly: an image is one column of `rows` pixels. */
+static onebit_window fuzz_window(test_random *random) {
+    onebit_window window = {fuzz_size(random), 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
+    uint64_t *fields = &window.height;
+    enum { FIELDS = sizeof window / sizeof *fields };
+    for (int changes = (int)test_below(random, 4); changes > 0; --changes)
+        fields[1 + test_below(random, FIELDS - 1)] = fuzz_size(random);
+    return window;
+}
+
+static onebit_status fuzz_conv(test_random *random, onebit_plan *plan, onebit_value x, const void *zeros,
+                               onebit_value *value) {
+    onebit_conv conv = {.family = (int32_t)test_below(random, 5),
+                        .input = x,
+                        .window = fuzz_window(random),
+                        .n = fuzz_size(random),
+                        .groups = test_below(random, 4) ? 1 : fuzz_size(random),
+                        .weights = zeros,
+                        .padding_value = test_below(random, 4) ? 0 : (int32_t)test_below(random, 5) - 2,
+                        .multiplier = 1,
+                        .store = (int32_t)test_below(random, 4),
+                        .scale = zeros,
+                        .bias = zeros,
+                        .threshold = zeros,
+                        .flip = zeros};
+    uint64_t channels = fuzz_size(random) / (conv.groups ? conv.groups : 1);
+    uint64_t row = 4 * (conv.family == ONEBIT_F32_CONV ? channels : onebit_words((size_t)channels));
+    conv.weights_bytes = conv.n * conv.window.kernel_h * conv.window.kernel_w * row;
+    return onebit_plan_conv(plan, &conv, value);
+}
+
+static onebit_status fuzz_image_call(test_random *random, onebit_plan *plan, onebit_value x,
+                                     onebit_value other, const void *zeros, onebit_value *value) {
+    const onebit_window window = fuzz_window(random);
+    const onebit_value parts[] = {x, other, x};
+    const uint64_t sizes[] = {fuzz_size(random), fuzz_size(random), fuzz_size(random)};
+    const uint64_t axes[] = {test_below(random, 3), test_below(random, 3), test_below(random, 3)};
+    const onebit_pooling kind = (onebit_pooling)test_below(random, 4);
+    switch (test_below(random, 7)) {
+    case 0:
+        return onebit_plan_pool(plan, kind, x, &window, test_below(random, 4) ? NULL : zeros, value);
+    case 1:
+        return onebit_plan_channel_mean(plan, x, value);
+    case 2:
+        return onebit_plan_abs(plan, x, value);
+    case 3:
+        return onebit_plan_concat(plan, parts, test_below(random, 4), value);
+    case 4:
+        return onebit_plan_permute(plan, x, 1 + test_below(random, 3), sizes, axes, value);
+    default:
+        return fuzz_conv(random, plan, x, zeros, value);
+    }
+}
+
 static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_value known, const void *zeros,
                                onebit_value *value) {
     onebit_value x = (onebit_value)test_below(random, (uint64_t)known + 2);
     uint64_t size = fuzz_size(random), other = fuzz_size(random);
     int kind = (int)test_below(random, 5);
-    switch (test_below(random, 15)) {
+    switch (test_below(random, 25)) {
     case 0:
         return onebit_plan_sign(plan, x, value);
     case 1:
@@ -58,8 +112,13 @@ static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_va
         return onebit_plan_combine_constant(plan, (onebit_combination)kind, x, zeros, size, kind & 1, value);
     case 10:
         return onebit_plan_reshape(plan, x, size, other, value);
-    default:
+    case 11:
+    case 12:
+    case 13:
+    case 14:
         return fuzz_gemm(random, plan, x, zeros, value);
+    default:
+        return fuzz_image_call(random, plan, x, (onebit_value)test_below(random, 8), zeros, value);
     }
 }
 
