@@ -12,36 +12,38 @@ static inline uint32_t byte_counts(uint32_t x) {
     return (x + (x >> 4)) & UINT32_C(0x0F0F0F0F);
 }
 
-/* different[lane] = how many bits of the pixel at `a` differ from channel `lane`. */
-static void count_different(const conv_tile *t, const char *a, int32_t *different) {
+/* different[lane] = how many bits of the pixel at `a` differ from channel `lane`. Activations are fetched
+ * first because GCC does not vectorize a loop that loads from computed addresses. */
+static void count_different(const conv_tile *t, const char *a, uint32_t *different) {
     memset(different, 0, N_TILE * sizeof *different);
-    for (size_t word = 0; word < t->words;) {
-        size_t stop = word + FLUSH < t->words ? word + FLUSH : t->words;
-        uint32_t bytes[N_TILE] = {0};
-        for (; word < stop; ++word) {
-            const uint32_t activations = *(const uint32_t *)(const void *)(a + t->offsets[word]);
+    for (size_t first = 0; first < t->words; first += FLUSH) {
+        const size_t words = t->words - first < FLUSH ? t->words - first : FLUSH;
+        const uint32_t *weights = t->weights + first * N_TILE;
+        uint32_t activations[FLUSH], bytes[N_TILE] = {0};
+        for (size_t word = 0; word < words; ++word)
+            activations[word] = *(const uint32_t *)(const void *)(a + t->offsets[first + word]);
+        for (size_t word = 0; word < words; ++word)
             for (size_t lane = 0; lane < N_TILE; ++lane)
-                bytes[lane] += byte_counts(activations ^ t->weights[word * N_TILE + lane]);
-        }
+                bytes[lane] += byte_counts(activations[word] ^ weights[word * N_TILE + lane]);
         for (size_t lane = 0; lane < N_TILE; ++lane) {
             uint32_t pairs = (bytes[lane] & 0x00FF00FF) + (bytes[lane] >> 8 & 0x00FF00FF);
-            different[lane] += (int32_t)((pairs & 0xFFFF) + (pairs >> 16));
+            different[lane] += (pairs & 0xFFFF) + (pairs >> 16);
         }
     }
 }
 
-static void store(const conv_tile *t, const int32_t *bases, const int32_t *different, char *out) {
+static void store(const conv_tile *t, const int32_t *bases, const uint32_t *different, char *out) {
     const onebit_epilogue *epilogue = t->epilogue;
     if (epilogue->kind == ONEBIT_EPILOGUE_BITS) {
         uint32_t bits = 0;
         for (size_t lane = 0; lane < t->count; ++lane)
-            bits |= (uint32_t)(different[lane] <= bases[lane]) << lane;
+            bits |= (uint32_t)((int32_t)different[lane] <= bases[lane]) << lane;
         ((uint32_t *)(void *)out)[t->n / N_TILE] =
             (bits ^ epilogue->flip[t->n / N_TILE]) & onebit_tail_mask(t->count);
         return;
     }
     for (size_t lane = 0; lane < t->count; ++lane) {
-        int32_t v = bases[lane] - 2 * different[lane];
+        int32_t v = bases[lane] - 2 * (int32_t)different[lane];
         if (epilogue->kind == ONEBIT_EPILOGUE_I32)
             ((int32_t *)(void *)out)[t->n + lane] = v;
         else
@@ -52,7 +54,7 @@ static void store(const conv_tile *t, const int32_t *bases, const int32_t *diffe
 
 static void tile(const conv_tile *t, size_t pixels) {
     for (size_t p = 0; p < pixels; ++p) {
-        int32_t different[N_TILE];
+        uint32_t different[N_TILE];
         count_different(t, t->a + p * t->a_stride, different);
         store(t, t->bases + t->classes[p], different, t->out + p * t->out_stride);
     }
