@@ -170,12 +170,25 @@ def test_an_interrupt_between_chunks_leaves_the_old_file(tmp_path: Path) -> None
 def test_plain_writing(tmp_path: Path) -> None:
     atomic.write_atomically(tmp_path / "f", [b"ab", memoryview(b"cd")])
     assert (tmp_path / "f").read_bytes() == b"abcd"
-    with pytest.raises(FileNotFoundError):
-        atomic.write_atomically(tmp_path / "no" / "f", [b"ab"])
+    for wrong, kind in (("no/f", FileNotFoundError), ("f/g", NotADirectoryError)):
+        with pytest.raises(kind) as caught:
+            atomic.write_atomically(tmp_path / wrong, [b"ab"])
+        assert caught.value.filename == str(tmp_path / wrong)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(IsADirectoryError, match=r"directory: '.*folder'"):
         atomic.write_atomically(tmp_path / "folder", [b"ab"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "folder"]
+
+
+@pytest.mark.usefixtures("temporary_kind")
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(FileExistsError, match=f"not a regular file: '.*{name}'"):
+            atomic.write_atomically(tmp_path / name, [b"ab"])
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def in_a_process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

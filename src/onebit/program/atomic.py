@@ -18,9 +18,28 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     A full disk, an exception or a kill leaves an older file at `path` as it was. On Linux the new file has no
     name while it is written, so that even a kill leaves nothing behind; elsewhere it is `.onebit-*.tmp` in
     the same folder, removed unless the process is killed. A symbolic link at `path` is followed and stays;
-    permissions of a replaced file stay. Raises OSError where the system refuses.
+    permissions of a replaced file stay. Raises OSError, naming `path`, where the system refuses and where
+    something other than a regular file stands there: taking the place of /dev/null would break the machine.
     """
     target = Path(os.path.realpath(path))
+    try:
+        _check_replaceable(target)
+        _write(target, chunks)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Names the user's file, not the ones used on the way; errno decides the subclass, as it did before.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "It is a device or a pipe, not a regular file")
+
+
+def _write(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     name = f".onebit-{secrets.token_hex(8)}.tmp"
     try:
