@@ -152,6 +152,11 @@ def strange_test_class(folder: Path) -> None:
     write_image(folder / "test" / "c" / "0.png", grey(1))
 
 
+def splits_of_other_names(folder: Path) -> None:
+    (folder / "train").rename(folder / "training")
+    (folder / "test").rename(folder / "Testing")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -160,6 +165,7 @@ def strange_test_class(folder: Path) -> None:
         (broken_image, r"a/1\.png cannot be read as an image"),
         (truncated_image, r"a/1\.png cannot be read as an image"),
         (strange_test_class, "'c' is no class"),
+        (splits_of_other_names, "'Testing', 'training' are names of splits, not of classes"),
     ],
 )
 def test_a_bad_folder_gets_one_clear_error(folder: Path, spoil, message: str) -> None:

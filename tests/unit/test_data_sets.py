@@ -32,6 +32,16 @@ def test_digits_are_bytes_and_always_the_same_split() -> None:
     assert len(every.unique(dim=0)) == 1797, "an image stands in two splits"
 
 
+def test_digits_refuse_what_would_change_them(tmp_path: Path) -> None:
+    assert len(data.load("digits", image_size=8, channels=1).test) == 360
+    with pytest.raises(DataError, match=r"read from no folder: leave out '.*' \(--data-dir\)"):
+        data.load("digits", tmp_path)
+    with pytest.raises(DataError, match=r"8×8 pixels, not image_size=16"):
+        data.load("digits", image_size=16)
+    with pytest.raises(DataError, match=r"channels=3"):
+        data.load("digits", channels=3)
+
+
 FIRST_TEST_LABELS = [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
 
 

@@ -17,6 +17,7 @@ Part: TypeAlias = tuple[list[Path], Labels]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 _VALIDATION_NAMES = ("validation", "valid", "val")
+_SPLIT_NAMES = {"train", "training", "test", "testing", "dev", *_VALIDATION_NAMES}
 _TEST_SHARE = 5  # one image in five of each class is for testing when the folder has no test/
 
 LAYOUT_HELP = (
@@ -68,6 +69,11 @@ def _class_names(root: Path, least: int = 2) -> tuple[str, ...]:
         found = f"only {names[0]!r}" if names else "none"
         need = "two class folders or more" if least > 1 else "a class folder"
         raise DataError(f"{root}: {need} must be there, found {found}; {LAYOUT_HELP}")
+    if _SPLIT_NAMES.issuperset(name.lower() for name in names):
+        raise DataError(
+            f"{root}: {', '.join(map(repr, names))} are names of splits, not of classes, and there is no"
+            f" 'train'; {LAYOUT_HELP}"
+        )
     return tuple(names)
 
 

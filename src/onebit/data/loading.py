@@ -29,7 +29,8 @@ def load(
     parquet files, or images with one sub-folder a class. `data_dir` is a local folder to read instead of the
     hub. `validation` training images are held out, unless the data set brings a validation split: the last
     ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere. `image_size` (pixels,
-    or (height, width)) rescales; `channels` (1 or 3) forces grey or colour.
+    or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The embedded "digits" take
+    `validation` only.
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
@@ -38,6 +39,7 @@ def load(
     if channels not in (None, 1, 3):
         raise DataError(f"channels={channels}: give 1 (grey) or 3 (colour)")
     if name == "digits":
+        _check_digits(data_dir, image_size, channels)
         return load_digits(validation)
     folder = _folder(name, data_dir)
     source = KNOWN.get(name)
@@ -50,6 +52,20 @@ def load(
             raise DataError(_unknown(name))
         source = HubSet(name)
     return load_hub_set(name, source, folder, validation=validation, image_size=image_size, channels=channels)
+
+
+def _check_digits(data_dir: str | Path | None, image_size: Size | None, channels: int | None) -> None:
+    """The embedded set is what it is: an option that would change it is refused, not ignored."""
+    if data_dir is not None:
+        raise DataError(
+            f"the data set 'digits' comes with scikit-learn and is read from no folder: leave out"
+            f" {str(data_dir)!r} (--data-dir), or name a data set of your own (data.name)"
+        )
+    if image_size not in (None, 8, (8, 8)) or channels not in (None, 1):
+        raise DataError(
+            f"the data set 'digits' has grey images of 8×8 pixels, not image_size={image_size},"
+            f" channels={channels}: leave both out"
+        )
 
 
 def _folder(name: str, data_dir: str | Path | None) -> Path | None:
