@@ -99,6 +99,9 @@ def test_inputs_that_do_not_fit(capsys: pytest.CaptureFixture[str], packed: Path
     assert str(pickled) in _say(capsys, "run", packed, pickled)
     (tmp_path / "text.npy").write_text("not an array")
     assert "text.npy" in _say(capsys, "run", packed, tmp_path / "text.npy")
+    np.savez(tmp_path / "many.npz", a=np.zeros(3))
+    (tmp_path / "many.npz").rename(tmp_path / "many.npy")
+    assert "a .npz archive under another name" in _say(capsys, "run", packed, tmp_path / "many.npy")
     (tmp_path / "notes.txt").write_text("hello")
     assert "neither a .npy file nor an image" in _say(capsys, "run", packed, tmp_path / "notes.txt")
     assert "not a mixture" in _say(capsys, "run", packed, wrong_shape, wrong_type)
@@ -219,6 +222,32 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+def test_doctor_tells_a_wrong_isa_from_a_library_that_does_not_load(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEBIT_ISA", "avx9")
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "NO ENGINE CAN RUN: ONEBIT_ISA is 'avx9'" in shown
+    assert "DOES NOT LOAD" not in shown
+
+
+def test_a_terminal_without_the_symbols_shows_others(packed: Path) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "onebit", "inspect", str(packed)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "u8[1, 4, 4]" in done.stdout
+    assert "?" in done.stdout, "nothing had to be replaced: this test shows nothing"
 
 
 def test_doctor_as_json_is_complete(capsys: pytest.CaptureFixture[str]) -> None:

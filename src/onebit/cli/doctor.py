@@ -1,6 +1,6 @@
 """What this machine and this installation can do, and how to get what is missing.
 
-Ends with exit code 1 if the compiled library does not load.
+Ends with exit code 1 if no engine can run: the compiled library does not load, or ONEBIT_ISA is wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(facts)
     else:
         _print(facts)
-    return 0 if facts["library"]["loads"] else 1
+    return 0 if facts["library"]["runs"] else 1
 
 
 def _machine() -> dict[str, Any]:
@@ -66,11 +66,14 @@ def _library() -> dict[str, Any]:
         library = runtime.library()
         facts: dict[str, Any] = {"loads": True, "path": library.path, "detected": library.isa_detected}
         facts["available"] = list(runtime.available_isas())
+    except runtime.EngineError as error:
+        return {"loads": False, "runs": False, "error": str(error)}
+    try:
         facts["isa"] = runtime.choose_isa()
         facts["kernels"] = _kernels()
-    except runtime.EngineError as error:
-        return {"loads": False, "error": str(error)}
-    return facts
+    except runtime.EngineError as error:  # ONEBIT_ISA asks for what is not here
+        return {**facts, "runs": False, "error": str(error)}
+    return {**facts, "runs": True}
 
 
 def _kernels() -> dict[str, str]:
@@ -134,13 +137,14 @@ def _print(facts: dict[str, Any]) -> None:
             f"CPU features: {', '.join(name for name, here in machine['features'].items() if here) or 'none'}"
         )
         print(f"  not here: {', '.join(missing)}" if missing else "  all that the kernels can use")
-    if library["loads"]:
+    if library["runs"]:
         forced = " (forced by ONEBIT_ISA)" if facts["environment"].get("ONEBIT_ISA") else ""
         print(f"instruction set: {library['isa']}{forced}, of {', '.join(library['available'])}")
         print(f"kernels: {', '.join(library['kernels'].values())}")
         print(f"library: {library['path']}")
     else:
-        print(f"library: DOES NOT LOAD: {library['error']}")
+        trouble = "NO ENGINE CAN RUN" if library["loads"] else "DOES NOT LOAD"
+        print(f"library: {trouble}: {library['error']}")
     for key, value in facts["environment"].items():
         print(f"{key}={value}")
     rows = []

@@ -37,9 +37,11 @@ def _read_npy(file: Path, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     import numpy as np
 
     try:
-        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+        array: Any = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{str(file)!r} is no readable .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{str(file)!r} is a .npz archive under another name; save one array with np.save")
     return array[None] if array.shape == shape else array
 
 

@@ -1,7 +1,7 @@
 """`main`: picks the command, and turns every way it can end into an exit code.
 
-0 success; 1 the command ran and the answer is bad (demo: predictions differ; doctor: the library does not
-load); 2 the user's mistake, told without a traceback, which ONEBIT_DEBUG=1 shows; 130 interrupted.
+0 success; 1 the command ran and the answer is bad (demo: predictions differ; doctor: no engine
+can run); 2 the user's mistake, told without a traceback, which ONEBIT_DEBUG=1 shows; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn, Protocol
 
 from onebit import __version__
@@ -95,6 +96,9 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. `argv` defaults to the process's own arguments."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without ×, µ or ─ shows ? instead of a traceback
+            stream.reconfigure(errors="replace")
     try:
         args = _parse(list(sys.argv[1:] if argv is None else argv))
         if args is None:
