@@ -144,9 +144,12 @@ onebit_status onebit_plan_conv(onebit_plan *plan, const onebit_conv *conv, onebi
         return status;
     const product_store store = {family->name, !family->float_sum, conv->store,     op.n,
                                  conv->scale,  conv->bias,         conv->threshold, conv->flip};
+    const size_t pixels = op.conv_shape.out_height * op.conv_shape.out_width;
+    const onebit_dtype dtype = onebit_stored_dtype(conv->store);
+    plan_value out; /* its size before the weights: prepacking looks at every output row */
     if ((status = onebit_plan_store(plan, &store, &op.epilogue)) != ONEBIT_OK ||
+        (status = onebit_check_size(plan, dtype, pixels, op.n, &out)) != ONEBIT_OK ||
         (status = prepack(plan, conv->weights, &op)) != ONEBIT_OK)
         return status;
-    return onebit_plan_add(plan, &op, onebit_stored_dtype(conv->store),
-                           op.conv_shape.out_height * op.conv_shape.out_width, op.n, value);
+    return onebit_plan_add(plan, &op, dtype, pixels, op.n, value);
 }

@@ -160,6 +160,9 @@ onebit_status onebit_plan_memory(onebit_plan *plan, size_t bytes, bool weights, 
 /* A copy of a constant in such memory. */
 onebit_status onebit_plan_copy(onebit_plan *plan, const void *source, size_t count, size_t element_bytes,
                                const char *what, const void **copy);
+/* Whether a value may have this shape: fills what is known of it. */
+onebit_status onebit_check_size(const onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
+                                plan_value *made);
 /* A new value; its root is itself. */
 onebit_status onebit_plan_value(onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
                                 onebit_value *value);

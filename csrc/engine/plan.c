@@ -121,19 +121,28 @@ static size_t element_bytes(onebit_dtype dtype) {
     return dtype == ONEBIT_U8 || dtype == ONEBIT_I8 ? 1 : 4;
 }
 
-onebit_status onebit_plan_value(onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
-                                onebit_value *value) {
+onebit_status onebit_check_size(const onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
+                                plan_value *made) {
     if (rows < 1 || channels < 1 || rows > INT32_MAX || channels > INT32_MAX)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "a value of %zu rows of %zu channels: both must be 1 .. %d",
                            rows, channels, INT32_MAX);
     size_t stored = dtype == ONEBIT_BITS ? onebit_words(channels) : channels;
-    plan_value made = {
+    *made = (plan_value){
         .dtype = dtype, .rows = rows, .channels = channels, .row_bytes = stored * element_bytes(dtype)};
-    if (!onebit_multiply(rows, made.row_bytes, &made.sample_bytes) || made.sample_bytes > plan->max_memory)
+    if (!onebit_multiply(rows, made->row_bytes, &made->sample_bytes) || made->sample_bytes > plan->max_memory)
         return onebit_fail(ONEBIT_ERROR_LIMIT,
                            "one sample of %zu rows of %zu channels alone exceeds the limit of %zu bytes "
                            "(max_memory)",
                            rows, channels, plan->max_memory);
+    return ONEBIT_OK;
+}
+
+onebit_status onebit_plan_value(onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
+                                onebit_value *value) {
+    plan_value made;
+    onebit_status status = onebit_check_size(plan, dtype, rows, channels, &made);
+    if (status != ONEBIT_OK)
+        return status;
     if (plan->value_count >= MAX_VALUES)
         return onebit_fail(ONEBIT_ERROR_LIMIT, "a plan may have %d values", MAX_VALUES);
     if (!make_room((void **)&plan->values, plan->value_count, &plan->value_room, sizeof *plan->values))

@@ -3,7 +3,7 @@
 #ifndef ONEBIT_ENGINE_TEST_FUZZ_H
 #define ONEBIT_ENGINE_TEST_FUZZ_H
 
-enum { FUZZ_PLANS = 1000, FUZZ_CALLS = 40, FUZZ_MEMORY = 1 << 14, FUZZ_BATCH = 3, FUZZ_PORTS = 4 };
+enum { FUZZ_PLANS = 1500, FUZZ_CALLS = 40, FUZZ_MEMORY = 1 << 15, FUZZ_BATCH = 3, FUZZ_PORTS = 4 };
 
 static uint64_t fuzz_size(test_random *random) {
     static const uint64_t usual[] = {1, 2, 33, 64}, odd[] = {0, INT32_MAX, UINT32_MAX, UINT64_MAX, 1 << 20};
