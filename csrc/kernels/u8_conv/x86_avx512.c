@@ -35,8 +35,12 @@ INLINE vector shift(vector x, int bits) {
     return _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits));
 }
 
+/* Through a general register: where it runs out of mask registers, GCC 12 otherwise keeps a mask in two bytes
+ * of memory and reads eight back. */
 INLINE uint32_t at_least(vector a, vector b) {
-    return _mm512_cmpge_epi32_mask(a, b);
+    uint32_t bits = _mm512_cmpge_epi32_mask(a, b);
+    __asm__("" : "+r"(bits));
+    return bits;
 }
 
 INLINE void store(int32_t *out, vector x) {
