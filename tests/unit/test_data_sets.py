@@ -103,6 +103,21 @@ def test_a_parquet_folder_of_any_name_finds_its_columns(parquet: Path) -> None:
         assert (part.images[:, 0, 0, 0] % 2).tolist() == part.labels.tolist()
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], [0.5, 1.5], [[0], [1]]], ids=["text", "floats", "lists"])
+def test_a_label_column_of_another_type_is_refused(parquet: Path, labels: list[object]) -> None:
+    image = png(np.zeros((5, 4), dtype=np.uint8))
+    write_parquet(parquet / "train-00000-of-00001.parquet", [image, image], labels)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"mnist: the label column 'label' holds .*, no labels"):
+        data.load("mnist", parquet)
+
+
+def test_a_label_that_counts_no_classes_is_refused_at_once(tmp_path: Path) -> None:
+    image = png(np.zeros((5, 4), dtype=np.uint8))
+    write_parquet(tmp_path / "train.parquet", [image] * 3, [0, 1, 2**62])
+    with pytest.raises(DataError, match=r"mine train: a label is 4611686018427387904"):
+        data.load("mine", tmp_path)
+
+
 def test_parquet_errors_name_the_place(parquet: Path) -> None:
     image = png(np.zeros((5, 4), dtype=np.uint8))
     test_file = parquet / "test-00000-of-00001.parquet"

@@ -20,6 +20,7 @@ from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
 
 _PROBE_SECONDS = 5.0
 _ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
+_MOST_CLASSES = 1 << 20  # of a set that does not name its classes: beyond, the column holds something else
 _VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
@@ -195,6 +196,8 @@ def _columns(name: str, source: HubSet, table: Any) -> tuple[str, str]:
     chosen = []
     for what, wanted, found in (("image", source.image, images), ("label", source.label, labels)):
         if wanted in features:
+            if not _suits(what, features[wanted]):
+                raise DataError(f"{name}: the {what} column {wanted!r} holds {features[wanted]}, no {what}s")
             chosen.append(str(wanted))
         elif len(found) == 1:
             chosen.append(str(found[0]))
@@ -205,6 +208,15 @@ def _columns(name: str, source: HubSet, table: Any) -> tuple[str, str]:
                 f" rename it {what!r} or leave one column of that type"
             )
     return chosen[0], chosen[1]
+
+
+def _suits(what: str, feature: Any) -> bool:
+    """Can a column of this type be read as images (also as bare bytes or paths), or as class numbers?"""
+    dtype = str(getattr(feature, "dtype", ""))
+    if what == "image":
+        encoded = ("binary", "large_binary", "string", "large_string")
+        return type(feature).__name__ == "Image" or _is_image_struct(feature) or dtype in encoded
+    return type(feature).__name__ == "ClassLabel" or dtype.startswith(("int", "uint"))
 
 
 def _is_image_struct(feature: Any) -> bool:
@@ -235,5 +247,14 @@ def _read(
         encoded.append(item)
     places = [f"{place}, row {row}" for row in range(len(encoded))]
     images = decode_images(encoded, places, image_size=image_size, channels=channels)
-    names = tuple(getattr(feature, "names", None) or map(str, range(int(labels.max(initial=0)) + 1)))
-    return Split(images, torch.from_numpy(labels.copy())), names
+    return Split(images, torch.from_numpy(labels.copy())), _class_names(place, feature, labels)
+
+
+def _class_names(place: str, feature: Any, labels: np.ndarray[Any, Any]) -> tuple[str, ...]:
+    """The names that the column brings, or the numbers from 0 to the largest label."""
+    if given := getattr(feature, "names", None):
+        return tuple(given)
+    largest = int(labels.max(initial=0))
+    if largest >= _MOST_CLASSES:
+        raise DataError(f"{place}: a label is {largest}; labels must count the classes from 0")
+    return tuple(map(str, range(largest + 1)))
