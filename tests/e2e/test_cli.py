@@ -104,6 +104,40 @@ def test_eval_of_a_file_uses_the_data_it_was_trained_on(packed: Path) -> None:
     assert "PyTorch" not in done.stdout
 
 
+def test_eval_of_a_file_prepares_images_as_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of several sizes, brought to 6×6 grey for training: the file alone must know that."""
+    from PIL import Image
+
+    from onebit.cli import main
+
+    random = np.random.default_rng(2)
+    for index in range(40):
+        name, shade = ("dark", 40) if index % 2 else ("light", 200)
+        pixels = random.integers(shade, shade + 50, (7 + index % 3, 8, 3), dtype=np.uint8)
+        (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    recipe, folder, file = tmp_path / "mine.toml", str(tmp_path / "run"), str(tmp_path / "mine.onebit")
+    recipe.write_text(
+        'name = "mine"\nepochs = 2\nbatch_size = 8\n'
+        '[data]\nname = "shades"\nimage_size = 6\nchannels = 1\n'
+        '[model]\nname = "bnn_mlp"\nhidden = [16]\n[optimizer]\nname = "adam"\n'
+    )
+    images = ("--data-dir", str(tmp_path / "images"))
+    options = ("--run-dir", folder, "--device", "cpu", "--threads", "1", "--no-tensorboard")
+    assert main(["train", str(recipe), *images, *options]) == 0
+    assert main(["convert", folder, "-o", file]) == 0
+    capsys.readouterr()
+    assert main(["eval", folder, file, *images, "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert main(["eval", file, *images, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["images"] == 8
+    assert both["predictions_that_differ"] == 0
+    assert alone["packed"] == both["packed"]
+
+
 def test_run_saves_what_the_engine_returns(packed: Path, tmp_path: Path) -> None:
     from onebit.program import execute, load
 

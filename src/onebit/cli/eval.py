@@ -90,7 +90,14 @@ def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> S
     name = args.data or program.metadata.get("data")
     if name is None:
         raise UserError(f"{args.what[0]!r} does not say what it was trained on; add e.g. --data digits")
-    return data.load(name, args.data_dir)
+    prepared = {
+        field: int(program.metadata[field])
+        for field in ("image_size", "channels")
+        if args.data is None and program.metadata.get(field, "").isdecimal()
+    }
+    return data.load(
+        name, args.data_dir, image_size=prepared.get("image_size"), channels=prepared.get("channels")
+    )
 
 
 def _compare(model: torch.nn.Module | None, program: Program, splits: Splits, threads: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def existing_run(text: str) -> Path:
 
 
 def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
-    """A run's best model and its Program, which remembers the recipe and the data set by name."""
+    """A run's best model and its Program, which remembers the recipe and how to get the data set."""
     import torch
 
     from onebit import lowering, models
@@ -48,6 +48,9 @@ def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
     model = load_model(run)
     program = lowering.convert(model, torch.zeros_like(models.example_input(model)), name=recipe.name)
     metadata = {**program.metadata, "recipe": recipe.name, "data": recipe.data.name}
+    for field in ("image_size", "channels"):  # 0: as the images come
+        if value := getattr(recipe.data, field):
+            metadata[field] = str(value)
     return model, dataclasses.replace(program, metadata=metadata)
 
 
