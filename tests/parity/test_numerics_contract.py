@@ -291,7 +291,13 @@ def test_p3_bit_planes() -> None:
             bits = (x >> plane) & 1
             both = int((bits * (w > 0)).sum())  # popcount(x and w)
             total += (2 * both - int(bits.sum())) << plane
-        assert total == int((x * w).sum())
+        program = Program(
+            ("x",), ("y",), (Node("u8_gemm", ("x", "w"), "y", {"multiplier": 1, "offset": 0}),),
+            {"w": Constant(TensorType(DType.BITS, (1, k)), pack_bits(w[None].numpy() > 0))},
+            {"x": TensorType(DType.U8, (k,)), "y": TensorType(DType.I32, (1,))},
+        )  # fmt: skip
+        for name, (found,) in run_everywhere(program, x[None].to(torch.uint8).numpy()):
+            assert found.tolist() == [[total]], name
 
 
 def test_p4_beyond_24_bits_the_sum_is_exact_and_rounds_once() -> None:
