@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from onebit.nn import quantizers
 from onebit.program import DType, Node, Program, execute, unpack_bits
@@ -23,6 +25,7 @@ from support import machine_isas
 
 Array = np.ndarray[Any, Any]
 Executor = Callable[..., list[Array]]
+_QUANTIZERS = (quantizers.SteSign, quantizers.ApproxSign, quantizers.StochasticSign)
 EPSILON = 2.0**-24  # half an ulp of float32, relative
 
 
@@ -84,7 +87,7 @@ def eager_signs(model: nn.Module, *inputs: Tensor) -> list[Array]:
     hooks = [
         module.register_forward_hook(lambda m, args, out: seen.append(out.numpy().copy()))
         for module in model.modules()
-        if isinstance(module, quantizers.SteSign) and id(module) not in weights
+        if isinstance(module, _QUANTIZERS) and id(module) not in weights
     ]
     with torch.no_grad():
         model(*inputs)
@@ -102,6 +105,7 @@ def assert_hidden_bits_equal(model: nn.Module, program: Program, *inputs: Tensor
     if names:
         for executor, found in run_everywhere(program.with_outputs(*names), *(x.numpy() for x in inputs)):
             for name, a, b in zip(names, expected, found, strict=True):
+                b = np.moveaxis(b, -1, 1) if b.ndim == 4 else b  # images are channels last in a Program
                 assert np.array_equal(a.reshape(len(a), -1), b.reshape(len(b), -1)), (executor, name)
                 compared += a.size
     return compared
@@ -168,6 +172,30 @@ def _in_torch(
             w = rest[0][0]
             own = 2 * (x.shape[-1] + 1) * EPSILON * (x.abs() @ w.abs().T)  # two orders, each this/2 off
             return x @ w.T, dx @ w.abs().T + own
+        case "f32_conv2d" | "f32_binary_conv2d":
+            w = rest[0][0]
+            size, spread = (_convolved(node, v.abs(), w.abs()) for v in (x, dx))
+            return _convolved(node, x, w), spread + 2 * (w[0].numel() + 1) * EPSILON * size
+        case "binary_conv2d":
+            return _convolved(node, x, rest[0][0]), torch.zeros(())
+        case "u8_conv2d":
+            scaled = x * node.attrs["multiplier"] + node.attrs["offset"]
+            return _convolved(node, scaled, rest[0][0]), torch.zeros(())
+        case "max_pool2d":
+            return _pooled(node, x, "max"), _pooled(node, dx, "max")
+        case "avg_pool2d":
+            own = 2 * (prod(node.attrs["kernel"]) + 2) * EPSILON * _pooled(node, x.abs(), "avg")
+            return _pooled(node, x, "avg"), _pooled(node, dx, "avg") + own
+        case "channel_mean":
+            own = 2 * (x.shape[-1] + 2) * EPSILON * x.abs().mean(-1, keepdim=True)
+            return x.mean(-1, keepdim=True), dx.mean(-1, keepdim=True) + own
+        case "abs":
+            return x.abs(), dx
+        case "concat":
+            return torch.cat([v for v, _ in operands], -1), torch.cat([d for _, d in operands], -1)
+        case "permute":
+            axes = (0, *(axis + 1 for axis in node.attrs["axes"]))
+            return x.permute(axes), dx.permute(axes)
         case "binary_gemm":
             return x @ rest[0][0].T, dx[..., :1]
         case "u8_gemm":
@@ -195,6 +223,31 @@ def _in_torch(
         case "reshape":
             return x.reshape(len(x), *node.attrs["shape"]), dx.reshape(len(x), *node.attrs["shape"])
     raise NotImplementedError(node.op)
+
+
+def _convolved(node: Node, x: Tensor, w: Tensor) -> Tensor:
+    """x (B, H, W, C) and w (N, KH, KW, C/g), in the Program's layout, by PyTorch's own convolution."""
+    padding, fill = node.attrs["padding"], float(node.attrs.get("padding_value", 0))
+    top, bottom, left, right = padding
+    image = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom), value=fill)
+    attrs = {name: node.attrs[name] for name in ("stride", "dilation", "groups")}
+    return F.conv2d(image, w.permute(0, 3, 1, 2), **attrs).permute(0, 2, 3, 1)
+
+
+def _pooled(node: Node, x: Tensor, kind: str) -> Tensor:
+    """x (B, H, W, C), by PyTorch's own pools on an image padded beforehand."""
+    top, bottom, left, right = node.attrs["padding"]
+    pads = (left, right, top, bottom)
+    kernel, stride = node.attrs["kernel"], node.attrs["stride"]
+    image = x.permute(0, 3, 1, 2)
+    if kind == "max":
+        padded = F.pad(image, pads, value=-float("inf"))
+        y = F.max_pool2d(padded, kernel, stride, dilation=node.attrs["dilation"])
+    else:
+        y = F.avg_pool2d(F.pad(image, pads), kernel, stride)
+        if not node.attrs["count_include_pad"]:
+            y = y / F.avg_pool2d(F.pad(torch.ones_like(image[:1]), pads), kernel, stride)
+    return y.permute(0, 2, 3, 1)
 
 
 def _arithmetic(op: str, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> tuple[Tensor, Tensor]:

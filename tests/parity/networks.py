@@ -205,3 +205,34 @@ def dyadic_networks(draw: st.DrawFn) -> Case:
     batch = draw(st.sampled_from((1, 3)))
     model = nn.Sequential(*layers).eval()
     return Case(model, _dyadic((batch, widths[0]), -8, 8, 0.25), f"seed {seed}\n{model}")
+
+
+@torch.no_grad()
+def make_dyadic(model: nn.Module) -> nn.Module:
+    """Draw every real parameter and statistic anew, as small dyadic numbers; latent weights become ±1/2.
+
+    Then α = mean |W| is 1/2, the scale of a BatchNorm a power of two, and sums over moderate fan-ins stay
+    inside float32's 24 bits.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            width = (module.num_features,)
+            # 1/sqrt(var + ε) is a power of two if var + ε is one of 4, in float32 too.
+            module.eps = 2.0**-10
+            module.running_var.copy_(4.0 ** torch.randint(1, 3, width) - 2.0**-10)
+            module.running_mean.copy_(_dyadic(width, -4, 4, 1.0))
+            if module.affine:
+                module.weight.copy_(torch.randint(0, 2, width) * 2.0 - 1)
+                module.bias.copy_(_dyadic(width, -4, 4, 0.25))
+        elif hasattr(module, "latent_parameters"):
+            module.weight.copy_(torch.where(module.weight >= 0, 0.5, -0.5))
+            if module.bias is not None:
+                module.bias.copy_(_dyadic(tuple(module.bias.shape), -4, 4, 0.25))
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            module.weight.copy_(_dyadic(tuple(module.weight.shape), -2, 2, 0.5))
+            if module.bias is not None:
+                module.bias.copy_(_dyadic(tuple(module.bias.shape), -4, 4, 0.25))
+        else:  # shifts and slopes
+            for parameter in module.parameters(recurse=False):
+                parameter.copy_(_dyadic(tuple(parameter.shape), -4, 4, 0.25))
+    return model

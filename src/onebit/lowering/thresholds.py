@@ -9,43 +9,37 @@ reference executor, never by algebra: the threshold is right for the floats, not
   sign f rises at t:  bit = (a >= t)
   sign f falls at t:  bit = (a >= t) xor 1
   never changes:      t = −2^31, always reached; flip gives −1
+
+A max-pool within a chain moves to one of its ends. If nothing before it falls, the largest sum gives the
+largest float: it pools the sums. If nothing behind it falls, the sign of the largest float is the largest
+sign: it pools the signs. A reshape behind it makes channels of what were pixels; each has its threshold.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
+from onebit.lowering.chains import Chain, find_chain, never_falls
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, pack_bits
+from onebit.program.graph import Attr
 from onebit.program.tensors import Array
 
 ALWAYS = -(2**31)
-_SUMS_OF_SIGNS = ("binary_gemm", "binary_conv2d")
-_ARITHMETIC = ("add", "sub", "mul", "div")
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """The nodes from an accumulator to a sign, the sign included, and the accumulator's range."""
-
-    nodes: tuple[Node, ...]
-    accumulator: str
-    low: int
-    high: int
 
 
 def make_thresholds(program: Program) -> Program:
     """Every sign that is a monotone function of one integer sum becomes a `threshold`; others stay."""
     program = _signs_before_reshapes(program)
     producers = {node.output: node for node in program.nodes}
-    constants = dict(program.constants)
+    constants, values = dict(program.constants), dict(program.values)
     nodes: list[Node] = []
     for node in program.nodes:
-        chain = _find_chain(program, producers, node) if node.op == "sign" else None
-        solved = _solve(program, chain) if chain is not None else None
-        if chain is None or solved is None:
+        chain = find_chain(program, producers, node) if node.op == "sign" else None
+        plan = _plan(program, chain) if chain is not None else None
+        solved = _solve(program, plan) if plan is not None else None
+        if plan is None or solved is None:
             nodes.append(node)
             continue
         thresholds, flip = solved
@@ -53,9 +47,63 @@ def make_thresholds(program: Program) -> Program:
         channels = len(thresholds)
         constants[names[0]] = Constant(TensorType(DType.I32, (channels,)), thresholds)
         constants[names[1]] = Constant(TensorType(DType.BITS, (channels,)), pack_bits(flip))
-        layer = chain.nodes[-2].layer if len(chain.nodes) > 1 else node.layer
-        nodes.append(Node("threshold", (chain.accumulator, *names), node.output, layer=layer))
-    return replace(program, nodes=tuple(nodes), constants=constants)
+        nodes += _comparison(plan, names, values)
+    return replace(program, nodes=tuple(nodes), constants=constants, values=values)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the sign at the end of `chain` is computed from its accumulator."""
+
+    chain: Chain
+    start: tuple[int, ...]  # shape of what f takes: one sum a channel, or a sample's where f reshapes
+    moves: tuple[tuple[Node, tuple[int, ...]], ...]  # before the comparison, with their shapes
+    pool: Node | None  # behind it
+
+
+def _plan(program: Program, chain: Chain) -> _Plan | None:
+    """None where a max-pool cannot move, or pixels have thresholds of their own that stay pixels."""
+    sign, pool = chain.nodes[-1], chain.pool
+    shape, final = program.type_of(chain.accumulator).shape, program.values[sign.output].shape
+    reshapes = any(node.op == "reshape" for node in chain.nodes)
+    if reshapes and len(final) != 1:
+        return None
+    if pool is None:
+        pools_signs = False
+    elif any(node.op == "reshape" for node in chain.nodes[: chain.place]):
+        return None
+    elif not reshapes and all(never_falls(program, node) for node in chain.nodes[chain.place :]):
+        pools_signs = True
+    elif all(never_falls(program, node) for node in chain.nodes[: chain.place]):
+        pools_signs = False
+    else:
+        return None
+    moves: list[tuple[Node, tuple[int, ...]]] = []
+    operand = chain.accumulator
+    if pool is not None and not pools_signs:
+        shape = program.values[pool.output].shape
+        moves.append((replace(pool, inputs=(operand,), output=f"{sign.output}.pooled"), shape))
+        operand = moves[-1][0].output
+    if reshapes:
+        attrs: dict[str, Attr] = {"shape": final}
+        moves.append((Node("reshape", (operand,), f"{sign.output}.flat", attrs, layer=sign.layer), final))
+    return _Plan(chain, shape if reshapes else shape[-1:], tuple(moves), pool if pools_signs else None)
+
+
+def _comparison(plan: _Plan, constants: tuple[str, str], values: dict[str, TensorType]) -> list[Node]:
+    """The nodes of a plan; the types of their outputs are added to `values`."""
+    sign = plan.chain.nodes[-1]
+    operand = plan.chain.accumulator
+    for node, shape in plan.moves:
+        operand = node.output
+        values[operand] = TensorType(DType.I32, shape)
+    output = sign.output if plan.pool is None else f"{sign.output}.early"
+    values[output] = TensorType(DType.BITS, values[operand].shape)
+    layer = plan.chain.nodes[-2].layer
+    nodes = [*(node for node, _ in plan.moves), Node("threshold", (operand, *constants), output, layer=layer)]
+    if plan.pool is not None:
+        nodes.append(replace(plan.pool, inputs=(output,), output=sign.output))
+    return nodes
 
 
 def _signs_before_reshapes(program: Program) -> Program:
@@ -80,73 +128,11 @@ def _signs_before_reshapes(program: Program) -> Program:
     return replace(program, nodes=tuple(nodes), values=values)
 
 
-def _find_chain(program: Program, producers: dict[str, Node], sign: Node) -> _Chain | None:
-    nodes = [sign]
-    name = sign.inputs[0]
-    while True:
-        node = producers.get(name)
-        if node is None:
-            return None
-        if node.op == "to_float":
-            bounds = _range(program, producers, node.inputs[0])
-            if bounds is None:
-                return None
-            return _Chain((node, *reversed(nodes)), node.inputs[0], *bounds)
-        following = _monotone_input(program, node)
-        if following is None:
-            return None
-        nodes.append(node)
-        name = following
-
-
-def _monotone_input(program: Program, node: Node) -> str | None:
-    """The value in which `node` is monotone channel by channel, or None."""
-    if node.op in ("relu", "hardtanh", "affine"):
-        return node.inputs[0]
-    if node.op == "prelu":
-        return node.inputs[0] if bool((program.constants[node.inputs[1]].array >= 0).all()) else None
-    if node.op not in _ARITHMETIC:
-        return None
-    a, b = node.inputs
-    if b in program.constants:
-        value, constant = a, b
-    elif a in program.constants and node.op != "div":  # c / x jumps at 0
-        value, constant = b, a
-    else:
-        return None
-    # One number a channel: a constant that also differs along other axes has no per-channel threshold.
-    return value if all(size == 1 for size in program.constants[constant].type.shape[:-1]) else None
-
-
-def _range(program: Program, producers: dict[str, Node], name: str) -> tuple[int, int] | None:
-    """Smallest and largest value that an i32 accumulator can hold."""
-    node = producers.get(name)
-    while node is not None and node.op in ("reshape", "permute", "max_pool2d"):
-        node = producers.get(node.inputs[0])
-    if node is None:
-        return None
-    if node.op == "concat":
-        ranges = [_range(program, producers, part) for part in node.inputs]
-        known = [r for r in ranges if r is not None]
-        return (min(r[0] for r in known), max(r[1] for r in known)) if known == ranges else None
-    if node.op not in (*_SUMS_OF_SIGNS, "u8_gemm", "u8_conv2d"):
-        return None
-    k = prod(program.constants[node.inputs[1]].type.shape[1:])  # taps outside the image add no more
-    if node.op in _SUMS_OF_SIGNS:
-        return -k, k
-    multiplier, offset = node.attrs["multiplier"], node.attrs["offset"]
-    assert isinstance(multiplier, int)
-    assert isinstance(offset, int)
-    largest = k * max(abs(offset), abs(255 * multiplier + offset))
-    return -largest, largest
-
-
-def _solve(program: Program, chain: _Chain) -> tuple[Array, Array] | None:
+def _solve(program: Program, plan: _Plan) -> tuple[Array, Array] | None:
     """(thresholds i32[C], flip bool[C]), or None where f is not finite, hence perhaps not monotone."""
-    function = _ChainFunction(program, chain)
-    channels = program.type_of(chain.accumulator).channels
-    low = np.full(channels, chain.low, dtype=np.int64)
-    high = np.full(channels, chain.high, dtype=np.int64)
+    function = _ChainFunction(program, plan.chain, plan.start)
+    low = np.full(plan.start, plan.chain.low, dtype=np.int64)
+    high = np.full(plan.start, plan.chain.high, dtype=np.int64)
     if not all(function.is_finite(x) for x in (low, high, np.zeros_like(low))):
         return None
     first, last = function.positive(low), function.positive(high)
@@ -158,28 +144,37 @@ def _solve(program: Program, chain: _Chain) -> tuple[Array, Array] | None:
     constant = first == last
     thresholds = np.where(constant, ALWAYS, high).astype("<i4")
     flip = np.where(constant, ~first, first)
-    return np.ascontiguousarray(thresholds), flip
+    return np.ascontiguousarray(thresholds.reshape(-1)), flip.reshape(-1)
 
 
 class _ChainFunction:
-    """A chain as a function of one accumulator value a channel, run by the reference executor."""
+    """A chain as a function of its accumulator, element by element, run by the reference executor.
 
-    def __init__(self, program: Program, chain: _Chain) -> None:
-        channels = program.type_of(chain.accumulator).channels
+    `start`, the shape of its argument, is (C,) or, for a chain with a reshape, that of a whole sample.
+    """
+
+    def __init__(self, program: Program, chain: Chain, start: tuple[int, ...]) -> None:
+        self._start = start
         names = {name for node in chain.nodes for name in node.inputs if name in program.constants}
-        self._input = chain.accumulator
-        self._floats = [node.output for node in chain.nodes[:-1]]
-        self._output = chain.nodes[-1].output
-        values = {node.output: TensorType(DType.F32, (channels,)) for node in chain.nodes}
-        values[self._output] = TensorType(DType.BITS, (channels,))
-        values[self._input] = TensorType(DType.I32, (channels,))
         constants = {name: _last_axis(program.constants[name]) for name in names}
-        self._program = Program((self._input,), (self._output,), chain.nodes, constants, values)
+        values = {chain.accumulator: TensorType(DType.I32, start)}
+        nodes: list[Node] = []
+        previous, shape = chain.accumulator, start
+        for node in chain.nodes:
+            inputs = tuple(name if name in constants else previous for name in node.inputs)
+            nodes.append(replace(node, inputs=inputs))
+            previous = node.output
+            shape = program.values[previous].shape if node.op == "reshape" else shape
+            values[previous] = TensorType(DType.F32, shape)
+        values[previous] = TensorType(DType.BITS, shape)
+        self._floats = [node.output for node in nodes[:-1]]
+        self._program = Program((chain.accumulator,), (previous,), tuple(nodes), constants, values)
 
     def positive(self, accumulator: Array) -> Array:
-        """Where the sign is +1; one bool a channel."""
-        signs = execute(self._program, accumulator[None].astype(np.int32))[self._output]
-        return np.asarray(signs[0] > 0)
+        """Where the sign is +1; a bool for each element of the argument."""
+        (output,) = self._program.outputs
+        signs = execute(self._program, accumulator[None].astype(np.int32))[output]
+        return np.asarray(signs[0] > 0).reshape(self._start)
 
     def is_finite(self, accumulator: Array) -> bool:
         """No step overflows or is undefined."""
