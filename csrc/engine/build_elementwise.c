@@ -27,6 +27,7 @@ static onebit_status add_same_shape(onebit_plan *plan, plan_op *op, onebit_dtype
     const plan_value *x = &plan->values[op->inputs[0]];
     op->effort = (uint64_t)x->rows * x->channels / 8;
     op->in_place = x->dtype == dtype || (x->dtype == ONEBIT_I32 && dtype == ONEBIT_F32);
+    op->by_rows = op->constant_count == 0 || x->channels % op->constant_count == 0;
     return onebit_plan_add(plan, op, dtype, x->rows, x->channels, value);
 }
 
@@ -226,7 +227,7 @@ onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, on
     if (same || !left_is_one)
         return add_same_shape(plan, &op, ONEBIT_F32, value);
     op.effort = (uint64_t)right->rows * right->channels / 8;
-    op.in_place = true;
+    op.in_place = op.by_rows = true;
     return onebit_plan_add(plan, &op, ONEBIT_F32, right->rows, right->channels, value);
 }
 

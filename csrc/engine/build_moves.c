@@ -133,6 +133,7 @@ onebit_status onebit_plan_concat(onebit_plan *plan, const onebit_value *parts, u
         channels += part->channels; /* at most 8 * INT32_MAX */
     }
     op.run = onebit_run_concat;
+    op.by_rows = true;
     op.input_count = (int)count;
     op.element_bytes = element_bytes(first->dtype);
     op.of_bits = first->dtype == ONEBIT_BITS;

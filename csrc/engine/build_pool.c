@@ -93,6 +93,7 @@ onebit_status onebit_plan_channel_mean(onebit_plan *plan, onebit_value x, onebit
     if (status != ONEBIT_OK)
         return status;
     op.run = onebit_run_channel_mean;
+    op.by_rows = true;
     op.pool = plan->pool;
     op.variant = op.pool->name;
     op.effort = (uint64_t)found->rows * (found->channels / 8 + 8);

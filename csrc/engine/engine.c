@@ -18,9 +18,9 @@ struct onebit_engine {
     unsigned char *arena;
     unsigned char *scratch; /* [threads] of plan->scratch_bytes */
     unsigned char **bytes;  /* [values]: where each root's bytes are in this pass */
-    /* The op that the pool is at. */
+    /* What the pool is at: `group` ops from op on. */
     const plan_op *op;
-    op_call call;
+    size_t group, samples;
 };
 
 static onebit_status refuse(onebit_engine *engine, const char *what) {
@@ -185,23 +185,42 @@ static void leave(onebit_engine *engine, size_t done, size_t samples, void *cons
     }
 }
 
-static void run_share(void *context, unsigned index, unsigned count) {
-    const onebit_engine *engine = context;
-    op_call call = engine->call;
-    call.index = index;
-    call.count = count;
-    call.scratch = engine->scratch + index * engine->plan->scratch_bytes;
-    engine->op->run(engine->op, &call);
+static void run_rows(const onebit_engine *engine, const plan_op *op, op_call *call) {
+    const plan_value *values = engine->plan->values;
+    for (int i = 0; i < op->input_count; ++i)
+        call->a[i] = engine->bytes[values[op->inputs[i]].root];
+    call->out = engine->bytes[op->output];
+    op->run(op, call);
 }
 
-static void run_op(onebit_engine *engine, const plan_op *op, size_t samples) {
-    const plan_value *values = engine->plan->values;
+/* A share of the group that begins at engine->op: its rows, block by block, each op in turn. */
+static void run_share(void *context, unsigned index, unsigned count) {
+    const onebit_engine *engine = context;
+    const plan_op *op = engine->op;
+    op_call call = {.samples = engine->samples, .index = index, .count = count};
+    call.scratch = engine->scratch + index * engine->plan->scratch_bytes;
+    if (engine->group == 1) {
+        run_rows(engine, op, &call);
+        return;
+    }
+    const op_share all = onebit_rows(op, &call);
+    op_share block = {all.begin, all.begin};
+    call.rows = &block;
+    for (; block.begin < all.end; block.begin = block.end) {
+        block.end = all.end - block.begin < op->group_rows ? all.end : block.begin + op->group_rows;
+        for (size_t i = 0; i < engine->group; ++i)
+            run_rows(engine, op + i, &call);
+    }
+}
+
+static void run_group(onebit_engine *engine, const plan_op *op, size_t group, size_t samples) {
+    uint64_t effort = 0;
+    for (size_t i = 0; i < group; ++i)
+        effort += op[i].effort;
     engine->op = op;
-    engine->call.samples = samples;
-    for (int i = 0; i < op->input_count; ++i)
-        engine->call.a[i] = engine->bytes[values[op->inputs[i]].root];
-    engine->call.out = engine->bytes[op->output];
-    if (engine->threads == 1 || op->effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
+    engine->group = group;
+    engine->samples = samples;
+    if (engine->threads == 1 || effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
         run_share(engine, 0, 1);
     else
         onebit_threads_run(engine->pool, run_share, engine);
@@ -213,11 +232,13 @@ static double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+/* To be timed, each op runs alone. */
 static void run_ops(onebit_engine *engine, size_t samples, double *op_seconds) {
     const onebit_plan *plan = engine->plan;
-    for (size_t i = 0; i < plan->op_count; ++i) {
+    for (size_t i = 0, group; i < plan->op_count; i += group) {
         double start = op_seconds ? now() : 0;
-        run_op(engine, &plan->ops[i], samples);
+        group = op_seconds ? 1 : plan->ops[i].group;
+        run_group(engine, &plan->ops[i], group, samples);
         if (op_seconds)
             op_seconds[i] += now() - start;
     }

@@ -31,6 +31,8 @@ enum {
     /* unless those are far more, as before and in the classifier of an AlexNet. */
     CHUNK_HEAVY = 8,
     CHUNK_HEAVY_BYTES = 16 * 1024 * 1024,
+    /* What a block of rows takes of L1, inputs and outputs of a group together. */
+    GROUP_BYTES = 24 * 1024,
 };
 
 /* Where the bytes of a value live during a run. */
@@ -46,11 +48,16 @@ typedef struct {
     value_place place;
     size_t slot;   /* which input or output */
     size_t offset; /* in the arena */
-    /* Ops (by index) that first write and last read it; the count of ops when the end of a run reads it. */
-    size_t first, last;
+    /* The op (by index) that last reads it, or the count of ops when the end of a run does; and the end of
+     * that op's group: until then the bytes are taken. */
+    size_t last_reader, last;
 } plan_value;
 
 typedef struct plan_op plan_op;
+
+typedef struct {
+    size_t begin, end;
+} op_share;
 
 /* One thread's share of an op: `samples` samples from a[0], a[1] .. to out. */
 typedef struct {
@@ -58,6 +65,8 @@ typedef struct {
     const void *a[MAX_OP_INPUTS];
     void *out;
     unsigned index, count; /* this share of how many */
+    /* Where not NULL: these rows of all samples, instead of a share. Only for ops that are `by_rows`. */
+    const op_share *rows;
     void *scratch;
 } op_call;
 
@@ -67,7 +76,11 @@ struct plan_op {
     onebit_value inputs[MAX_OP_INPUTS];
     int input_count;
     onebit_value output;
-    bool in_place;         /* the output may be the buffer of an input of the same size */
+    bool in_place; /* the output may be the buffer of an input of the same size */
+    bool by_rows;  /* row r of the output needs nothing but row r of each input */
+    /* Neighbouring ops by rows of as many rows are a group: they take turns on a block of rows that stays in
+     * L1. The first of a group, or a lone op, has the count of its ops and the rows of a block; others 0. */
+    size_t group, group_rows;
     uint64_t macs;         /* a sample */
     uint64_t effort;       /* a sample, roughly in cycles: whether threads are worth waking */
     size_t rows, channels; /* of input 0, a sample */
@@ -224,15 +237,16 @@ bool onebit_same_bytes(const plan_value *x, size_t channels);
 /* ---- run_*.c: plan_op.run of each op ---- */
 
 /* Part `index` of `count` of `total` things in tiles of `tile`: whole tiles, as even as they go. */
-typedef struct {
-    size_t begin, end;
-} op_share;
-
 static inline op_share onebit_share(size_t total, size_t tile, const op_call *call) {
     size_t tiles = (total + tile - 1) / tile;
     size_t begin = tiles * call->index / call->count * tile,
            end = tiles * (call->index + 1) / call->count * tile;
     return (op_share){begin < total ? begin : total, end < total ? end : total};
+}
+
+/* The rows that a call of an op by rows is about. */
+static inline op_share onebit_rows(const plan_op *op, const op_call *call) {
+    return call->rows ? *call->rows : onebit_share(call->samples * op->rows, 1, call);
 }
 
 /* The most that one thread gets, in parts of 65536 of the whole. */

@@ -25,7 +25,7 @@ static plan_value *root_of(const onebit_plan *plan, onebit_value value) {
 static void place_values(onebit_plan *plan) {
     for (size_t i = 0; i < plan->value_count; ++i) {
         plan->values[i].place = PLACE_ARENA;
-        plan->values[i].first = plan->values[i].last = 0;
+        plan->values[i].last_reader = plan->values[i].last = 0;
     }
     for (size_t i = 0; i < plan->input_count; ++i) {
         plan_value *value = &plan->values[plan->inputs[i]];
@@ -42,16 +42,42 @@ static void place_values(onebit_plan *plan) {
     }
 }
 
-static void find_lifetimes(onebit_plan *plan) {
-    for (size_t i = 0; i < plan->op_count; ++i) {
-        const plan_op *op = &plan->ops[i];
-        plan_value *out = root_of(plan, op->output);
-        out->first = out->last = i;
-        for (int j = 0; j < op->input_count; ++j)
-            root_of(plan, op->inputs[j])->last = i;
+/* Bytes of a row of all that an op reads and writes. */
+static size_t touched_bytes(const plan_op *op, const plan_value *values) {
+    size_t bytes = values[op->output].row_bytes;
+    for (int i = 0; i < op->input_count; ++i)
+        bytes += values[op->inputs[i]].row_bytes;
+    return bytes;
+}
+
+static void form_groups(plan_op *ops, size_t count, const plan_value *values) {
+    for (size_t i = 0; i < count; i += ops[i].group) {
+        size_t bytes = touched_bytes(&ops[i], values), end = i + 1;
+        for (; ops[i].by_rows && end < count && ops[end].by_rows && ops[end].rows == ops[i].rows; ++end) {
+            bytes += touched_bytes(&ops[end], values);
+            ops[end].group = 0;
+        }
+        ops[i].group = end - i;
+        ops[i].group_rows = bytes < GROUP_BYTES ? GROUP_BYTES / bytes : 1;
     }
-    for (size_t i = 0; i < plan->output_count; ++i)
-        root_of(plan, plan->outputs[i])->last = plan->op_count;
+}
+
+static void find_lifetimes(plan_op *ops, size_t count, const onebit_plan *plan) {
+    for (size_t i = 0, end = 0; i < count; ++i) {
+        end = ops[i].group ? i + ops[i].group - 1 : end;
+        plan_value *out = root_of(plan, ops[i].output);
+        out->last_reader = i;
+        out->last = end;
+        for (int j = 0; j < ops[i].input_count; ++j) {
+            plan_value *in = root_of(plan, ops[i].inputs[j]);
+            in->last_reader = i;
+            in->last = end;
+        }
+    }
+    for (size_t i = 0; i < plan->output_count; ++i) {
+        plan_value *root = root_of(plan, plan->outputs[i]);
+        root->last_reader = root->last = count;
+    }
 }
 
 /* First fit. */
@@ -84,7 +110,7 @@ static bool take_over(onebit_plan *plan, arena_map *map, size_t index) {
     plan_value *out = root_of(plan, op->output);
     for (int j = 0; op->in_place && j < op->input_count; ++j) {
         plan_value *in = root_of(plan, op->inputs[j]);
-        if (in->place != PLACE_ARENA || in->last != index || in->sample_bytes != out->sample_bytes)
+        if (in->place != PLACE_ARENA || in->last_reader != index || in->sample_bytes != out->sample_bytes)
             continue;
         out->offset = in->offset;
         for (size_t i = 0; i < map->count; ++i)
@@ -101,6 +127,18 @@ static bool place_buffer(arena_map *map, plan_value *value, size_t chunk) {
            allocate(map, value->root, bytes, &value->offset);
 }
 
+/* What the group first .. last was the last to read, or wrote for nobody. */
+static void release_group(const onebit_plan *plan, arena_map *map, size_t first, size_t last) {
+    for (size_t i = first; i <= last; ++i) {
+        const plan_op *op = &plan->ops[i];
+        for (int j = 0; j < op->input_count; ++j)
+            if (root_of(plan, op->inputs[j])->last == last)
+                release(map, plan->values[op->inputs[j]].root);
+        if (root_of(plan, op->output)->last == last)
+            release(map, plan->values[op->output].root);
+    }
+}
+
 static bool place_buffers(onebit_plan *plan, arena_map *map, size_t chunk) {
     map->count = map->peak = 0;
     for (size_t i = 0; i < plan->input_count; ++i) {
@@ -108,16 +146,14 @@ static bool place_buffers(onebit_plan *plan, arena_map *map, size_t chunk) {
         if (value->place == PLACE_ARENA && !place_buffer(map, value, chunk))
             return false;
     }
-    for (size_t i = 0; i < plan->op_count; ++i) {
+    for (size_t i = 0, group = 0; i < plan->op_count; ++i) {
         const plan_op *op = &plan->ops[i];
         plan_value *out = root_of(plan, op->output);
         if (out->place == PLACE_ARENA && !take_over(plan, map, i) && !place_buffer(map, out, chunk))
             return false;
-        for (int j = 0; j < op->input_count; ++j)
-            if (root_of(plan, op->inputs[j])->last == i)
-                release(map, plan->values[op->inputs[j]].root);
-        if (out->last == i)
-            release(map, out->root);
+        group = op->group ? i : group;
+        if (i + 1 == group + plan->ops[group].group)
+            release_group(plan, map, group, i);
     }
     return true;
 }
@@ -189,7 +225,8 @@ onebit_status onebit_plan_layout(onebit_plan *plan) {
     if (!map.live)
         return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused memory for the layout");
     place_values(plan);
-    find_lifetimes(plan);
+    form_groups(plan->ops, plan->op_count, plan->values);
+    find_lifetimes(plan->ops, plan->op_count, plan);
     size_t needed = 0;
     bool fits = measure(plan, &map, 1) && within_limit(plan, &needed);
     if (fits) {

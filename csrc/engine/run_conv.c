@@ -59,7 +59,7 @@ void onebit_run_pool(const plan_op *op, const op_call *call) {
 }
 
 void onebit_run_channel_mean(const plan_op *op, const op_call *call) {
-    const op_share rows = onebit_share(call->samples * op->rows, 1, call);
+    const op_share rows = onebit_rows(op, call);
     op->pool->channel_mean(rows.end - rows.begin, op->channels,
                            (const float *)call->a[0] + rows.begin * op->channels,
                            (float *)call->out + rows.begin);

@@ -3,101 +3,89 @@
 #include "base/bits.h"
 #include "engine/internal.h"
 
-typedef struct {
-    size_t begin, count;
-} span;
-
-static span share_of(size_t total, const op_call *call) {
-    size_t begin = total * call->index / call->count;
-    return (span){begin, total * (call->index + 1) / call->count - begin};
-}
-
-static span share_rows(const plan_op *op, const op_call *call) {
-    return share_of(call->samples * op->rows, call);
-}
-
 static size_t bit_words(size_t channels) {
     return onebit_words(channels);
 }
 
 void onebit_run_sign(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     const float *x = call->a[0];
     uint32_t *out = call->out;
-    op->pack->sign(rows.count, op->channels, x + rows.begin * op->channels,
+    op->pack->sign(rows.end - rows.begin, op->channels, x + rows.begin * op->channels,
                    out + rows.begin * bit_words(op->channels));
 }
 
 void onebit_run_threshold(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     const int32_t *x = call->a[0];
     uint32_t *out = call->out;
-    op->elementwise->threshold(rows.count, op->channels, x + rows.begin * op->channels,
+    op->elementwise->threshold(rows.end - rows.begin, op->channels, x + rows.begin * op->channels,
                                op->epilogue.threshold, op->epilogue.flip,
                                out + rows.begin * bit_words(op->channels));
 }
 
 void onebit_run_bits_to_float(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     const uint32_t *x = call->a[0];
     float *out = call->out;
-    op->elementwise->bits_to_float(rows.count, op->channels, x + rows.begin * bit_words(op->channels),
-                                   out + rows.begin * op->channels);
+    op->elementwise->bits_to_float(rows.end - rows.begin, op->channels,
+                                   x + rows.begin * bit_words(op->channels), out + rows.begin * op->channels);
 }
 
 void onebit_run_u8_to_float(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->u8_to_float(rows.count * op->channels, (const uint8_t *)call->a[0] + at,
+    op->elementwise->u8_to_float((rows.end - rows.begin) * op->channels, (const uint8_t *)call->a[0] + at,
                                  (float *)call->out + at);
 }
 
 void onebit_run_i32_to_float(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->i32_to_float(rows.count * op->channels, (const int32_t *)call->a[0] + at,
+    op->elementwise->i32_to_float((rows.end - rows.begin) * op->channels, (const int32_t *)call->a[0] + at,
                                   (float *)call->out + at);
 }
 
 void onebit_run_scale_pixels(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->scale_pixels(rows.count * op->channels, (const uint8_t *)call->a[0] + at,
+    op->elementwise->scale_pixels((rows.end - rows.begin) * op->channels, (const uint8_t *)call->a[0] + at,
                                   (float *)call->out + at);
 }
 
 void onebit_run_affine(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->affine(rows.count, op->channels, (const float *)call->a[0] + at, op->constant,
+    op->elementwise->affine(rows.end - rows.begin, op->channels, (const float *)call->a[0] + at, op->constant,
                             op->constant2, (float *)call->out + at);
 }
 
 void onebit_run_absolute(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->absolute(rows.count * op->channels, (const float *)call->a[0] + at,
+    op->elementwise->absolute((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at,
                               (float *)call->out + at);
 }
 
 void onebit_run_relu(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->relu(rows.count * op->channels, (const float *)call->a[0] + at, (float *)call->out + at);
+    op->elementwise->relu((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at,
+                          (float *)call->out + at);
 }
 
 void onebit_run_prelu(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->prelu(rows.count, op->channels, (const float *)call->a[0] + at, op->constant,
+    op->elementwise->prelu(rows.end - rows.begin, op->channels, (const float *)call->a[0] + at, op->constant,
                            op->constant_count, (float *)call->out + at);
 }
 
 void onebit_run_clamp(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->hardtanh(rows.count * op->channels, (const float *)call->a[0] + at, op->low, op->high,
-                              (float *)call->out + at);
+    op->elementwise->hardtanh((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at, op->low,
+                              op->high, (float *)call->out + at);
 }
 
 static const onebit_arithmetic arithmetic_of[] = {
@@ -108,8 +96,8 @@ static const onebit_arithmetic arithmetic_of[] = {
 };
 
 void onebit_run_combine(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
-    size_t at = rows.begin * op->channels, count = rows.count * op->channels;
+    const op_share rows = onebit_rows(op, call);
+    size_t at = rows.begin * op->channels, count = (rows.end - rows.begin) * op->channels;
     if (count == 0)
         return;
     op->elementwise->arithmetic(
@@ -118,18 +106,18 @@ void onebit_run_combine(const plan_op *op, const op_call *call) {
 }
 
 void onebit_run_combine_rows(const plan_op *op, const op_call *call) {
-    span rows = share_rows(op, call);
+    const op_share rows = onebit_rows(op, call);
     size_t b_channels = op->channels == op->out_channels ? 1 : op->out_channels;
-    op->elementwise->arithmetic_rows(arithmetic_of[op->combination], rows.count, op->out_channels,
+    op->elementwise->arithmetic_rows(arithmetic_of[op->combination], rows.end - rows.begin, op->out_channels,
                                      (const float *)call->a[0] + rows.begin * op->channels, op->channels,
                                      (const float *)call->a[1] + rows.begin * b_channels, b_channels,
                                      (float *)call->out + rows.begin * op->out_channels);
 }
 
 void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
-    size_t unit = op->channels % op->constant_count == 0 ? op->channels : op->rows * op->channels;
-    span units = share_of(call->samples * op->rows * op->channels / unit, call);
-    size_t at = units.begin * unit, count = units.count * unit;
+    size_t unit = op->by_rows ? op->channels : op->rows * op->channels;
+    const op_share units = op->by_rows ? onebit_rows(op, call) : onebit_share(call->samples, 1, call);
+    size_t at = units.begin * unit, count = (units.end - units.begin) * unit;
     if (count == 0)
         return;
     onebit_operand x = {(const float *)call->a[0] + at, count};

@@ -33,7 +33,7 @@ void onebit_run_permute(const plan_op *op, const op_call *call) {
 }
 
 void onebit_run_concat(const plan_op *op, const op_call *call) {
-    const op_share rows = onebit_share(call->samples * op->rows, 1, call);
+    const op_share rows = onebit_rows(op, call);
     const size_t count = rows.end - rows.begin;
     onebit_part parts[MAX_OP_INPUTS];
     for (int i = 0; i < op->input_count; ++i)
