@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from onebit.bench import Contender, NotComparable, bench_program, contest, float_network
-from onebit.bench.float_network import float_bytes, peer_input
+from onebit.bench.float_network import FloatNetwork
 from onebit.bench.packed import random_inputs
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, pack_bits, verify
 from support import require
@@ -108,18 +108,23 @@ def program(request: pytest.FixtureRequest) -> Program:
     return made
 
 
-def _expected(program: Program, batch: int) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def _expected(
+    program: Program, batch: int
+) -> tuple[FloatNetwork, list[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     inputs = random_inputs(program, batch)
-    return [peer_input(program, array) for array in inputs], execute(program, *inputs)[program.outputs[0]]
+    network = float_network(program)
+    return network, network.feed(inputs), execute(program, *inputs)[program.outputs[0]]
 
 
 def test_torch_peer_computes_the_program(program: Program) -> None:
     pytest.importorskip("torch")
-    from onebit.bench.torch_peer import torch_peer
+    from onebit.bench.torch_peer import torch_peers
 
-    feed, expected = _expected(program, 9)
-    got = torch_peer(float_network(program), program.inputs, program.outputs[0])(*feed)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
+    network, feed, expected = _expected(program, 9)
+    peers = torch_peers(network)
+    assert peers
+    for peer in peers.values():
+        np.testing.assert_allclose(peer(*feed), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_onnx_peer_computes_the_program(program: Program) -> None:
@@ -127,12 +132,9 @@ def test_onnx_peer_computes_the_program(program: Program) -> None:
         require(_installed(package), f"{package} is not installed")
     from onebit.bench.onnx_peer import onnx_bytes, session
 
-    feed, expected = _expected(program, 9)
-    shapes = [
-        {name: program.values[name].shape for name in names} for names in (program.inputs, program.outputs)
-    ]
-    model = onnx_bytes(float_network(program), *shapes)
-    got = session(model, program.outputs[0], threads=1)(dict(zip(program.inputs, feed, strict=True)))
+    network, feed, expected = _expected(program, 9)
+    run = session(onnx_bytes(network), network.outputs[0], threads=1)
+    got = run(dict(zip(network.inputs, feed, strict=True)))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -144,12 +146,12 @@ def _installed(package: str) -> bool:
 
 def test_a_hidden_layer_is_one_product_and_one_sign() -> None:
     """The peers get thresholds folded away: nothing of ours makes them slower."""
-    kinds = [op.kind for op in float_network(hidden_bits())]
+    kinds = [op.kind for op in float_network(hidden_bits()).ops]
     assert kinds == ["linear", "signum", "linear", "signum", "linear"]
 
 
-def test_float_bytes_count_weights_and_biases() -> None:
-    assert float_bytes(float_network(hidden_bits())) == 4 * (35 * 33 + 33 + 33 * 65 + 65 + 65 * 7 + 7)
+def test_parameter_bytes_count_weights_and_biases() -> None:
+    assert float_network(hidden_bits()).parameter_bytes == 4 * (35 * 33 + 33 + 33 * 65 + 65 + 65 * 7 + 7)
 
 
 def test_an_unknown_op_is_named() -> None:

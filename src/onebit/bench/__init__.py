@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onebit.bench.contest import Contender, Result, contest
-from onebit.bench.float_network import FloatOp, NotComparable, float_network
+from onebit.bench.float_network import FloatNetwork, FloatOp, NotComparable, float_network
 from onebit.bench.machine import describe_machine, package_versions
 from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
 
@@ -12,6 +12,7 @@ __all__ = [
     "PEERS",
     "PYTORCH",
     "Contender",
+    "FloatNetwork",
     "FloatOp",
     "NotComparable",
     "Report",

@@ -1,172 +1,220 @@
-"""The float network in ONNX Runtime: float32, and int8 by its own static and dynamic quantization."""
+"""The float network in ONNX Runtime, float32: an ONNX model of its ops, and a session that runs one."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onebit.bench.float_network import FloatOp, Floats, NotComparable
+from onebit.bench.float_ops import FloatNetwork, FloatOp, Floats, NotComparable, spread
 
 _OPSET = 17
 _IR_VERSION = 8
+_BIG = np.float32(2.0**64)  # any |x| >= 2^-63 times this leaves [−1, 1] also when 1 is added
+
+Array = npt.NDArray[Any]
+Nodes = Iterator[tuple[str, list[str], str, dict[str, Any]]]
 
 
-def onnx_bytes(
-    ops: list[FloatOp], inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]
-) -> bytes:
-    """The float network as an ONNX model. `inputs` and `outputs` give the shape of one sample."""
+def onnx_bytes(network: FloatNetwork) -> bytes:
+    """The float network as an ONNX model; the batch is symbolic."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     nodes: list[Any] = []
     weights: list[Any] = []
 
-    def constant(name: str, array: npt.NDArray[Any]) -> str:
+    def constant(name: str, array: Array) -> str:
         weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    for op in ops:
-        for kind, names, output, attrs in _onnx_nodes(op, constant):
+    for op in network.ops:
+        for kind, names, output, attrs in _Writer(network, op, constant).nodes():
             nodes.append(helper.make_node(kind, names, [output], **attrs))
 
-    def infos(values: dict[str, tuple[int, ...]]) -> list[Any]:
+    def infos(names: tuple[str, ...]) -> list[Any]:
         make = helper.make_tensor_value_info
-        return [make(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in values.items()]
+        return [make(name, TensorProto.FLOAT, ["batch", *network.shapes[name]]) for name in names]
 
-    graph = helper.make_graph(nodes, "float32 peer", infos(inputs), infos(outputs), weights)
+    graph = helper.make_graph(
+        nodes, "float32 peer", infos(network.inputs), infos(tuple(dict.fromkeys(network.outputs))), weights
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString()
     return serialized
 
 
-def scalar(value: float) -> npt.NDArray[Any]:
-    """A float32 number as ONNX stores it."""
-    return np.array(value, np.float32)
+class _Writer:
+    """The ONNX nodes of one op."""
 
+    def __init__(self, network: FloatNetwork, op: FloatOp, constant: Callable[[str, Array], str]) -> None:
+        self.network = network
+        self.op = op
+        self.out = op.output
+        self._constant = constant
 
-Nodes = Iterator[tuple[str, list[str], str, dict[str, Any]]]
+    def nodes(self) -> Nodes:
+        """(ONNX op, inputs, output, attributes) of each node; NotComparable for a kind unknown here."""
+        write = getattr(self, f"_{self.op.kind}", None)
+        if write is None:
+            raise NotComparable(f"op {self.op.kind!r} has no ONNX form here")
+        yield from write()
 
+    def constant(self, name: str, array: Array | np.float32) -> str:
+        """An initializer that belongs to this op."""
+        return self._constant(f"{self.out}/{name}", np.asarray(array))
 
-def _onnx_nodes(op: FloatOp, constant: Callable[[str, npt.NDArray[Any]], str]) -> Nodes:
-    """(ONNX op, inputs, output, attributes) of each ONNX node that `op` becomes."""
-    out, first = op.output, op.inputs[0]
-    own = {name: constant(f"{out}/{name}", array) for name, array in op.arrays.items() if name != "weight"}
-    if op.kind == "linear":
-        weight = constant(f"{out}/weight", op.arrays["weight"].T)
-        if "bias" in own:
-            yield "MatMul", [first, weight], f"{out}/product", {}
-            yield "Add", [f"{out}/product", own["bias"]], out, {}
+    def _plain(self, kind: str, **attrs: Any) -> Nodes:
+        yield kind, list(self.op.inputs), self.out, attrs
+
+    def _linear(self) -> Nodes:
+        weight = self.constant("weight", self.op.arrays["weight"].T)
+        bias = self.op.arrays.get("bias")
+        source = self.op.inputs[0]
+        if len(self.network.shapes[source]) == 1 and bias is not None:
+            yield "Gemm", [source, weight, self.constant("bias", bias)], self.out, {}
+        elif bias is not None:
+            yield "MatMul", [source, weight], f"{self.out}/product", {}
+            yield "Add", [f"{self.out}/product", self.constant("bias", bias)], self.out, {}
         else:
-            yield "MatMul", [first, weight], out, {}
-    elif op.kind in ("affine", "signum") and own:
-        target = out if op.kind == "affine" else f"{out}/moved"
-        yield "Mul", [first, own["scale"]], f"{out}/scaled", {}
-        yield "Add", [f"{out}/scaled", own["shift"]], target, {}
-        if op.kind == "signum":
-            yield "Sign", [target], out, {}
-    elif op.kind == "signum":
-        yield "Sign", [first], out, {}
-    elif op.kind == "sign":
-        zero, one = constant(f"{out}/zero", scalar(0)), constant(f"{out}/one", scalar(1))
-        minus = constant(f"{out}/minus", scalar(-1))
-        yield "GreaterOrEqual", [first, zero], f"{out}/positive", {}
-        yield "Where", [f"{out}/positive", one, minus], out, {}
-    elif op.kind == "relu":
-        yield "Relu", [first], out, {}
-    elif op.kind == "prelu":
-        yield "PRelu", [first, own["slope"]], out, {}
-    elif op.kind == "hardtanh":
-        low = constant(f"{out}/min", scalar(op.attrs["min"]))
-        yield "Clip", [first, low, constant(f"{out}/max", scalar(op.attrs["max"]))], out, {}
-    elif op.kind == "reshape":
-        shape = constant(f"{out}/shape", np.array([0, *op.attrs["shape"]], np.int64))
-        yield "Reshape", [first, shape], out, {}
-    elif op.kind in ("add", "sub", "mul", "div"):
-        pair = [first, own.get("other") or op.inputs[1]]
-        yield op.kind.capitalize(), pair[::-1] if op.attrs.get("swapped") else pair, out, {}
-    else:
-        raise NotComparable(f"op {op.kind!r} has no ONNX form here")
+            yield "MatMul", [source, weight], self.out, {}
+
+    def _conv(self) -> Nodes:
+        attrs, weight = self.op.attrs, self.op.arrays["weight"]
+        names = [self.op.inputs[0], self.constant("weight", weight)]
+        if "bias" in self.op.arrays:
+            names.append(self.constant("bias", self.op.arrays["bias"]))
+        pads = _pads(attrs["padding"])
+        if attrs["padding_value"] and any(pads):
+            amounts = self.constant("pads", np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
+            value = self.constant("outside", np.float32(attrs["padding_value"]))
+            yield "Pad", [names[0], amounts, value], f"{self.out}/padded", {"mode": "constant"}
+            names[0], pads = f"{self.out}/padded", [0, 0, 0, 0]
+        yield (
+            "Conv",
+            names,
+            self.out,
+            {
+                "kernel_shape": list(weight.shape[2:]),
+                "strides": list(attrs["stride"]),
+                "dilations": list(attrs["dilation"]),
+                "group": attrs["groups"],
+                "pads": pads,
+            },
+        )
+
+    def _affine(self) -> Nodes:
+        scale, shift = self.op.arrays["scale"], self.op.arrays["shift"]
+        source = self.op.inputs[0]
+        if self.op.attrs["axis"] == 0 and len(self.network.shapes[source]) == 3:
+            zeros, ones = np.zeros_like(scale), np.ones_like(scale)
+            names = {"scale": scale, "shift": shift, "mean": zeros, "variance": ones}
+            constants = [self.constant(name, array) for name, array in names.items()]
+            yield "BatchNormalization", [source, *constants], self.out, {"epsilon": 0.0}
+            return
+        scale, shift = (spread(array, self.op, self.network.shapes) for array in (scale, shift))
+        yield "Mul", [source, self.constant("scale", scale)], f"{self.out}/scaled", {}
+        yield "Add", [f"{self.out}/scaled", self.constant("shift", shift)], self.out, {}
+
+    def _clip(self, source: str, low: float, high: float) -> Nodes:
+        bounds = [self.constant("min", np.float32(low)), self.constant("max", np.float32(high))]
+        yield "Clip", [source, *bounds], self.out, {}
+
+    def _signum(self) -> Nodes:
+        yield from self._clip(self.op.inputs[0], -1, 1)
+
+    def _sign(self) -> Nodes:
+        yield "Mul", [self.op.inputs[0], self.constant("big", _BIG)], f"{self.out}/large", {}
+        yield "Add", [f"{self.out}/large", self.constant("one", np.float32(1))], f"{self.out}/moved", {}
+        yield from self._clip(f"{self.out}/moved", -1, 1)
+
+    def _hardtanh(self) -> Nodes:
+        yield from self._clip(self.op.inputs[0], self.op.attrs["min"], self.op.attrs["max"])
+
+    def _relu(self) -> Nodes:
+        yield from self._plain("Relu")
+
+    def _abs(self) -> Nodes:
+        yield from self._plain("Abs")
+
+    def _prelu(self) -> Nodes:
+        slope = spread(self.op.arrays["slope"], self.op, self.network.shapes)
+        yield "PRelu", [self.op.inputs[0], self.constant("slope", slope)], self.out, {}
+
+    def _max_pool(self) -> Nodes:
+        attrs = self.op.attrs
+        yield from self._plain(
+            "MaxPool",
+            kernel_shape=list(attrs["kernel"]),
+            strides=list(attrs["stride"]),
+            dilations=list(attrs["dilation"]),
+            pads=_pads(attrs["padding"]),
+        )
+
+    def _avg_pool(self) -> Nodes:
+        attrs = self.op.attrs
+        image = self.network.shapes[self.op.inputs[0]][1:]
+        if tuple(attrs["kernel"]) == image and not any(attrs["padding"]):
+            yield from self._plain("GlobalAveragePool")
+            return
+        yield from self._plain(
+            "AveragePool",
+            kernel_shape=list(attrs["kernel"]),
+            strides=list(attrs["stride"]),
+            pads=_pads(attrs["padding"]),
+            count_include_pad=attrs["count_include_pad"],
+        )
+
+    def _mean(self) -> Nodes:
+        yield from self._plain("ReduceMean", axes=[self.op.attrs["axis"] + 1], keepdims=1)
+
+    def _concat(self) -> Nodes:
+        yield from self._plain("Concat", axis=self.op.attrs["axis"] + 1)
+
+    def _transpose(self) -> Nodes:
+        yield from self._plain("Transpose", perm=[0, *(axis + 1 for axis in self.op.attrs["axes"])])
+
+    def _take(self) -> Nodes:
+        index = self.constant("index", self.op.arrays["index"].astype(np.int64))
+        yield "Gather", [self.op.inputs[0], index], self.out, {"axis": 1}
+
+    def _reshape(self) -> Nodes:
+        shape = self.constant("shape", np.array([0, *self.op.attrs["shape"]], np.int64))
+        yield "Reshape", [self.op.inputs[0], shape], self.out, {}
+
+    def _arithmetic(self) -> Nodes:
+        op = self.op
+        second = self.constant("other", op.arrays["other"]) if op.arrays else op.inputs[1]
+        pair = [op.inputs[0], second]
+        yield op.kind.capitalize(), pair[::-1] if op.attrs.get("swapped") else pair, self.out, {}
+
+    _add = _sub = _mul = _div = _arithmetic
 
 
-def static_int8_bytes(model: bytes, calibration: dict[str, Floats]) -> bytes:
-    """`model` with int8 weights and uint8 activations, whose ranges are fixed beforehand from `calibration`.
-
-    In the QOperator form; the QDQ form of the same network takes the same time, since the runtime fuses it.
-    """
-    from onnxruntime import quantization as q
-
-    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = [calibration]
-
-        def get_next(self) -> dict[str, Floats] | None:
-            return self.left.pop() if self.left else None
-
-    return _quantized(
-        model,
-        lambda source, target: q.quantize_static(
-            source,
-            target,
-            Reader(),
-            quant_format=q.QuantFormat.QOperator,
-            activation_type=q.QuantType.QUInt8,
-            weight_type=q.QuantType.QInt8,
-            op_types_to_quantize=["MatMul"],
-        ),
-    )
+def _pads(padding: tuple[int, int, int, int]) -> list[int]:
+    """Top, bottom, left, right as ONNX has them: all that begin, then all that end."""
+    top, bottom, left, right = padding
+    return [top, left, bottom, right]
 
 
-def dynamic_int8_bytes(model: bytes) -> bytes:
-    """`model` with int8 weights; the range of each activation is found while it runs, and sums stay exact."""
-    from onnxruntime import quantization as q
-
-    return _quantized(
-        model,
-        lambda source, target: q.quantize_dynamic(
-            source, target, weight_type=q.QuantType.QInt8, op_types_to_quantize=["MatMul"]
-        ),
-    )
-
-
-def _quantized(model: bytes, quantize: Callable[[str, str], None]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        source.write_bytes(model)
-        quantize(str(source), str(target))
-        return target.read_bytes()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the quantizer's advice to pre-process: shapes are already known here."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
-
-
-def session(model: bytes, output: str, *, threads: int) -> Callable[[dict[str, Floats]], npt.NDArray[Any]]:
-    """A function from a feed to the array `output`, on the CPU with this many threads."""
+def session(
+    model: bytes, output: str, *, threads: int
+) -> Callable[[dict[str, Floats]], npt.NDArray[np.float32]]:
+    """A function from a feed to the array `output`, on the CPU with this many threads, fully optimized."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def run(feed: dict[str, Floats]) -> npt.NDArray[Any]:
-        result: npt.NDArray[Any] = made.run([output], feed)[0]
+    def run(feed: dict[str, Floats]) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = made.run([output], feed)[0]
         return result
 
     return run

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onebit.bench.contest import Contender, Result, contest
-from onebit.bench.float_network import FloatOp, Floats, NotComparable, float_network, peer_input
+from onebit.bench.contest import Contender, Result, contest, fastest
+from onebit.bench.float_network import FloatNetwork, Floats, NotComparable, float_network
 from onebit.program import DType, Program
 
 ENGINE = "onebit"
 PYTORCH = "PyTorch float32"
+ONNX_FLOAT = "ONNX Runtime float32"
+ONNX_INT8 = "ONNX Runtime int8 static"
+ONNX_DYNAMIC = "ONNX Runtime int8 dynamic"
 PEERS = ("torch", "onnx")
 _SEED = 20160209  # the inputs are random, and the same each time
+_IMAGES, _VECTORS = 8, 64  # random samples to calibrate int8 with
 
 Outputs = npt.NDArray[Any]
 
@@ -34,6 +38,7 @@ class Report:
         default_factory=dict
     )  # samples whose arg max differs from the engine's
     left_out: dict[str, str] = field(default_factory=dict)  # contender → why it did not run
+    form_of: dict[str, str] = field(default_factory=dict)  # contender → which of its forms was the fastest
 
     def seconds_an_image(self, name: str) -> float:
         """Median over the rounds, divided by the batch."""
@@ -66,15 +71,15 @@ def bench_program(
     report = Report(batch, threads, [])
     if peers:
         try:
-            ops = float_network(program)
+            network = float_network(program)
         except NotComparable as error:
             report.left_out["float peers"] = str(error)
         else:
-            feed = [peer_input(program, array) for array in inputs]
+            feed = network.feed(inputs)
             if "torch" in peers:
-                _add_torch(report, program, ops, feed, calls, answers)
+                _add_torch(report, network, feed, calls, answers)
             if "onnx" in peers:
-                _add_onnx(report, program, ops, feed, calls, answers)
+                _add_onnx(report, program, network, feed, calls, answers)
     report.disagreeing = {
         name: _disagreements(answers[ENGINE], answer) for name, answer in answers.items() if name != ENGINE
     }
@@ -103,29 +108,28 @@ def random_inputs(program: Program, batch: int) -> list[npt.NDArray[Any]]:
 
 def _add_torch(
     report: Report,
-    program: Program,
-    ops: list[FloatOp],
+    network: FloatNetwork,
     feed: Sequence[Floats],
     calls: dict[str, Callable[[], object]],
     answers: dict[str, Outputs],
 ) -> None:
-    name = PYTORCH
     try:
         import torch
     except ImportError:
-        report.left_out[name] = "torch is not installed: pip install 'onebit[train]'"
+        report.left_out[PYTORCH] = "torch is not installed: pip install 'onebit[train]'"
         return
-    from onebit.bench.torch_peer import torch_peer
+    from onebit.bench.torch_peer import torch_peers
 
     torch.set_num_threads(report.threads)
-    calls[name] = partial(torch_peer(ops, program.inputs, program.outputs[0]), *feed)
-    answers[name] = np.asarray(calls[name]())
+    made = {form: partial(peer, *feed) for form, peer in torch_peers(network).items()}
+    report.form_of[PYTORCH], calls[PYTORCH] = fastest(made)
+    answers[PYTORCH] = np.asarray(calls[PYTORCH]())
 
 
 def _add_onnx(
     report: Report,
     program: Program,
-    ops: list[FloatOp],
+    network: FloatNetwork,
     feed: Sequence[Floats],
     calls: dict[str, Callable[[], object]],
     answers: dict[str, Outputs],
@@ -137,30 +141,35 @@ def _add_onnx(
         report.left_out["ONNX Runtime"] = f"{error.name} is not installed: pip install 'onebit[bench]'"
         return
     del onnx, onnxruntime
-    from onebit.bench.onnx_peer import dynamic_int8_bytes, onnx_bytes, session, static_int8_bytes
+    from onebit.bench.onnx_int8 import FORMS, dynamic_int8_bytes, static_int8_bytes
+    from onebit.bench.onnx_peer import onnx_bytes, session
 
-    output = program.outputs[0]
-    named = dict(zip(program.inputs, feed, strict=True))
-    shapes = {name: program.values[name].shape for name in program.inputs}
-    model = onnx_bytes(ops, shapes, {output: program.values[output].shape})
-    models = {"ONNX Runtime float32": model}
-    calibration = {
-        name: peer_input(program, array)
-        for name, array in zip(program.inputs, random_inputs(program, 64), strict=True)
+    model = onnx_bytes(network)
+    images = any(op.kind == "conv" for op in network.ops)
+    samples = random_inputs(program, _IMAGES if images else _VECTORS)
+    calibration = dict(zip(network.inputs, network.feed(samples), strict=True))
+    forms: dict[str, dict[str, Callable[[], bytes]]] = {
+        ONNX_FLOAT: {"": lambda: model},
+        ONNX_INT8: {form: partial(static_int8_bytes, model, calibration, form=form) for form in FORMS},
     }
-    quantizers = {
-        "static": partial(static_int8_bytes, model, calibration),
-        "dynamic": partial(dynamic_int8_bytes, model),
-    }
-    for form, quantize in quantizers.items():
-        try:
-            models[f"ONNX Runtime int8 {form}"] = quantize()
-        except Exception as error:  # the quantizer's failures have no common type; they are shown, not hidden
-            report.left_out[f"ONNX Runtime int8 {form}"] = f"its quantizer failed: {error}"
-    for name, made in models.items():
-        calls[name] = partial(session(made, output, threads=report.threads), named)
-        answers[name] = np.asarray(calls[name]())
-        report.bytes_of[name] = len(made)
+    if not images:  # of a convolution the dynamic form is slower than float32
+        forms[ONNX_DYNAMIC] = {"": partial(dynamic_int8_bytes, model)}
+    named = dict(zip(network.inputs, feed, strict=True))
+    for name, makers in forms.items():
+        models: dict[str, bytes] = {}
+        for form, make in makers.items():
+            try:
+                models[form] = make()
+            except Exception as error:  # the quantizer's failures have no common type; they are shown
+                report.left_out[f"{name} {form}".strip()] = f"its quantizer failed: {error}"
+        if models:
+            sessions = {
+                form: partial(session(made, network.outputs[0], threads=report.threads), named)
+                for form, made in models.items()
+            }
+            report.form_of[name], calls[name] = fastest(sessions)
+            answers[name] = np.asarray(calls[name]())
+            report.bytes_of[name] = len(models[report.form_of[name]])
 
 
 def _first(outputs: Any) -> Any:

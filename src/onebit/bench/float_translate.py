@@ -1,0 +1,329 @@
+"""A Program's nodes as float ops, one by one; layouts are tracked so that images are [C, H, W] throughout.
+
+A value of the Program stands in the float network with its axes in some order: `Placed.axes[i]` is the
+Program's axis that float axis i holds. A permute only changes that order. Flattening an image leaves a vector
+in another order than the Program's (`Placed.index`), which the next product takes into its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from onebit.bench.float_ops import FloatNetwork, FloatOp, NotComparable, Shape
+from onebit.program import DType, Node, Program, unpack_bits
+
+IMAGE = (2, 0, 1)  # channels, rows, columns of the Program's [H, W, C]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a value of the Program is: the float value's name, the order of its axes, or of a flat vector."""
+
+    name: str
+    axes: tuple[int, ...]
+    index: npt.NDArray[np.intp] | None = None
+
+
+def translate(program: Program) -> FloatNetwork:
+    """The float network, nothing folded. NotComparable for an op that is not known here."""
+    translator = _Translator(program)
+    for node in program.nodes:
+        rule = _RULES.get(node.op)
+        if rule is None:
+            raise NotComparable(f"op {node.op!r} (layer {node.layer!r}) has no float32 peer here")
+        rule(translator, node)
+    translator.finish()
+    return FloatNetwork(program.inputs, program.outputs, tuple(translator.ops), translator.shapes)
+
+
+def moves_nothing(shape: Shape, axes: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """From one order of the axes to another no element moves: only axes of size 1 change place."""
+    return [a for a in axes if shape[a] != 1] == [a for a in to if shape[a] != 1]
+
+
+class _Translator:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.ops: list[FloatOp] = []
+        self.shapes: dict[str, Shape] = {}
+        self.placed: dict[str, Placed] = {}
+        self.moved: dict[tuple[str, tuple[int, ...]], Placed] = {}
+        for name in program.inputs:
+            self.shapes[name] = program.values[name].shape
+            self.placed[name] = Placed(name, tuple(range(len(self.shapes[name]))))
+
+    def emit(self, kind: str, inputs: tuple[str, ...], name: str, shape: Shape, **fields: Any) -> str:
+        """Append an op; `arrays` and `attrs` in fields. Returns the name of its value."""
+        self.ops.append(FloatOp(kind, inputs, name, fields.get("arrays", {}), fields.get("attrs", {})))
+        self.shapes[name] = shape
+        return name
+
+    def shape(self, name: str) -> Shape:
+        """A value's shape as the Program has it."""
+        return self.program.values[name].shape
+
+    def fresh(self, node: Node) -> str:
+        """The float value's name; an output's own name is kept for what `finish` hands out."""
+        return f"{node.output}.value" if node.output in self.program.outputs else node.output
+
+    def place(self, node: Node, kind: str, inputs: tuple[str, ...], like: Placed, **fields: Any) -> None:
+        """Append the op of `node`, whose value has the axes (and the order) of `like`."""
+        shape = tuple(self.shape(node.output)[axis] for axis in like.axes)
+        name = self.emit(kind, inputs, self.fresh(node), shape, **fields)
+        self.placed[node.output] = Placed(name, like.axes, like.index)
+
+    def to(self, name: str, axes: tuple[int, ...]) -> Placed:
+        """The value with its axes in this order; moved there, once, if it is not."""
+        placed, shape = self.placed[name], self.shape(name)
+        if placed.index is not None:
+            key = (f"{placed.name}.ordered", placed.axes)
+            if key not in self.moved:
+                back = np.argsort(placed.index)
+                self.emit("take", (placed.name,), key[0], shape, arrays={"index": back})
+                self.moved[key] = Placed(key[0], placed.axes)
+            placed = self.moved[key]
+        if placed.axes == axes:
+            return placed
+        key = (placed.name, axes)
+        if key not in self.moved:
+            target = f"{placed.name}.{'_'.join(map(str, axes))}"
+            physical = tuple(shape[axis] for axis in axes)
+            if moves_nothing(shape, placed.axes, axes):
+                self.emit("reshape", (placed.name,), target, physical, attrs={"shape": physical})
+            else:
+                order = tuple(placed.axes.index(axis) for axis in axes)
+                self.emit("transpose", (placed.name,), target, physical, attrs={"axes": order})
+            self.moved[key] = Placed(target, axes)
+        return self.moved[key]
+
+    def in_order(self, name: str) -> Placed:
+        """The value with the Program's own axes."""
+        return self.to(name, tuple(range(len(self.shape(name)))))
+
+    def channel_axis(self, placed: Placed) -> int:
+        """Where the Program's last axis is."""
+        return placed.axes.index(len(placed.axes) - 1)
+
+    def per_channel(self, placed: Placed, *arrays: Array) -> list[Array]:
+        """Constants of a number a channel, in the order of this value's channels."""
+        return [array if placed.index is None else array[placed.index] for array in arrays]
+
+    def constant(self, name: str) -> Array:
+        """A constant of the Program as numbers; bits as ±1."""
+        constant = self.program.constants[name]
+        if constant.type.dtype is not DType.BITS:
+            return constant.array
+        positive = unpack_bits(constant.array, constant.type.channels)
+        return np.where(positive, np.float32(1), np.float32(-1))
+
+    def finish(self) -> None:
+        """Give each output its own name and the Program's axes; `fold` removes what that does not need."""
+        for name in dict.fromkeys(self.program.outputs):
+            placed, shape = self.in_order(name), self.shape(name)
+            self.emit("reshape", (placed.name,), name, shape, attrs={"shape": shape})
+
+    def affine(self, node: Node, scale: Array, shift: Array) -> None:
+        """x·scale + shift, one number of each a channel."""
+        like = self.placed[node.inputs[0]]
+        scale, shift = self.per_channel(like, scale.astype(np.float32), shift.astype(np.float32))
+        arrays, attrs = {"scale": scale, "shift": shift}, {"axis": self.channel_axis(like)}
+        self.place(node, "affine", (like.name,), like, arrays=arrays, attrs=attrs)
+
+
+def _linear(t: _Translator, node: Node) -> None:
+    placed = t.placed[node.inputs[0]]
+    if placed.index is None:
+        placed = t.in_order(node.inputs[0])
+    weight = t.constant(node.inputs[1])
+    arrays = {}
+    if node.op == "u8_gemm":
+        multiplier, offset = _number(node, "multiplier"), _number(node, "offset")
+        arrays["bias"] = (weight.sum(axis=1) * offset).astype(np.float32)
+        weight = (weight * multiplier).astype(np.float32)
+    arrays["weight"] = weight if placed.index is None else np.ascontiguousarray(weight[:, placed.index])
+    t.place(node, "linear", (placed.name,), Placed("", placed.axes), arrays=arrays)
+
+
+def _conv(t: _Translator, node: Node) -> None:
+    placed = t.to(node.inputs[0], IMAGE)
+    weight = np.ascontiguousarray(t.constant(node.inputs[1]).transpose(0, 3, 1, 2))
+    attrs = {key: node.attrs[key] for key in ("stride", "padding", "dilation", "groups")}
+    attrs["padding_value"] = node.attrs.get("padding_value", 0)
+    source = placed.name
+    if node.op == "u8_conv2d":  # bytes as the multiplier and the offset make them; nothing outside the image
+        channels = t.shape(node.inputs[0])[2]
+        scale, shift = (np.full(channels, _number(node, key), np.float32) for key in ("multiplier", "offset"))
+        arrays = {"scale": scale, "shift": shift}
+        pixels, shape = f"{node.output}.pixels", t.shapes[source]
+        source = t.emit("affine", (source,), pixels, shape, arrays=arrays, attrs={"axis": 0})
+    t.place(node, "conv", (source,), placed, arrays={"weight": weight}, attrs=attrs)
+
+
+def _threshold(t: _Translator, node: Node) -> None:
+    """(x >= t) xor flip is the sign of ±(2(x − t) + 1): for an integer x an odd number."""
+    thresholds = t.constant(node.inputs[1]).astype(np.float64)
+    direction = -t.constant(node.inputs[2]).astype(np.float64)  # flip bit 1 inverts
+    doubled = 2 * np.clip(thresholds, -(2.0**24), 2.0**24) - 1
+    level = Node("affine", node.inputs[:1], f"{node.output}.level")
+    like = t.placed[node.inputs[0]]
+    arrays = dict(
+        zip(("scale", "shift"), t.per_channel(like, 2 * direction, -doubled * direction), strict=True)
+    )
+    arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
+    shape, attrs = t.shapes[like.name], {"axis": t.channel_axis(like)}
+    name = t.emit("affine", (like.name,), level.output, shape, arrays=arrays, attrs=attrs)
+    t.place(node, "signum", (name,), like)
+
+
+def _affine(t: _Translator, node: Node) -> None:
+    t.affine(node, *(t.constant(name) for name in node.inputs[1:]))
+
+
+def _scale_pixels(t: _Translator, node: Node) -> None:
+    channels = t.shape(node.output)[-1]
+    t.affine(node, np.full(channels, 2 / 256), np.full(channels, -255 / 256))
+
+
+def _arithmetic(t: _Translator, node: Node) -> None:
+    constants = [name for name in node.inputs if name in t.program.constants]
+    if not constants:
+        _of_two_values(t, node)
+        return
+    other = t.constant(constants[0]).astype(np.float32)
+    swapped = node.inputs[0] in t.program.constants
+    value = node.inputs[1 if swapped else 0]
+    channels = t.shape(value)[-1] if t.shape(value) else 1
+    if prod(other.shape[:-1]) == 1 and not (swapped and node.op == "div") and t.shape(value):
+        flat = np.broadcast_to(other.reshape(-1), (channels,))
+        ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        scale, shift = {
+            "add": (ones, flat),
+            "sub": (-ones, flat) if swapped else (ones, -flat),
+            "mul": (flat, zeros),
+            "div": (1 / flat if node.op == "div" else ones, zeros),
+        }[node.op]
+        t.affine(Node("affine", (value,), node.output), scale, shift)
+        return
+    placed = t.in_order(value)
+    attrs = {"swapped": swapped}
+    t.place(node, node.op, (placed.name,), placed, arrays={"other": other}, attrs=attrs)
+
+
+def _of_two_values(t: _Translator, node: Node) -> None:
+    """Both with the same axes; a value of one channel broadcasts in any order of them."""
+    placed = [t.placed[name] for name in node.inputs]
+    if placed[0].axes != placed[1].axes or any(p.index is not None for p in placed):
+        whole = next((p for p in placed if p.index is None), None)
+        axes = whole.axes if whole else placed[0].axes
+        placed = [t.to(name, axes) for name in node.inputs]
+    t.place(node, node.op, tuple(p.name for p in placed), placed[0])
+
+
+def _pointwise(t: _Translator, node: Node) -> None:
+    like = t.placed[node.inputs[0]]
+    attrs = {key: node.attrs[key] for key in ("min", "max") if key in node.attrs}
+    t.place(node, node.op, (like.name,), like, attrs=attrs)
+
+
+def _prelu(t: _Translator, node: Node) -> None:
+    like = t.placed[node.inputs[0]]
+    slope = np.broadcast_to(t.constant(node.inputs[1]), t.shape(node.output)[-1:])
+    arrays = {"slope": np.ascontiguousarray(*t.per_channel(like, slope))}
+    t.place(node, "prelu", (like.name,), like, arrays=arrays, attrs={"axis": t.channel_axis(like)})
+
+
+def _pool(t: _Translator, node: Node) -> None:
+    placed = t.to(node.inputs[0], IMAGE)
+    t.place(node, node.op.removesuffix("2d"), (placed.name,), placed, attrs=dict(node.attrs))
+
+
+def _mean(t: _Translator, node: Node) -> None:
+    placed = t.placed[node.inputs[0]]
+    attrs = {"axis": t.channel_axis(placed)}
+    t.place(node, "mean", (placed.name,), Placed("", placed.axes), attrs=attrs)
+
+
+def _concat(t: _Translator, node: Node) -> None:
+    first = t.placed[node.inputs[0]]
+    placed = [t.to(name, first.axes) for name in node.inputs]
+    like = Placed("", first.axes)
+    names = tuple(p.name for p in placed)
+    t.place(node, "concat", names, like, attrs={"axis": t.channel_axis(like)})
+
+
+def _permute(t: _Translator, node: Node) -> None:
+    placed = t.placed[node.inputs[0]]
+    axes = cast(tuple[int, ...], node.attrs["axes"])  # axis i of the result is axis axes[i] of x
+    if placed.index is None:
+        t.placed[node.output] = Placed(placed.name, tuple(axes.index(axis) for axis in placed.axes))
+    else:
+        t.placed[node.output] = placed  # a vector
+
+
+def _reshape(t: _Translator, node: Node) -> None:
+    source, target = t.shape(node.inputs[0]), t.shape(node.output)
+    placed = t.placed[node.inputs[0]]
+    in_order = tuple(range(len(source)))
+    if placed.index is None and not moves_nothing(source, placed.axes, in_order):
+        if [n for n in source if n != 1] == [n for n in target if n != 1]:
+            _reshape_of_ones(t, node, placed)
+            return
+        if len(target) == 1:
+            index = np.arange(prod(source)).reshape(source).transpose(placed.axes).reshape(-1)
+            name = t.emit("reshape", (placed.name,), t.fresh(node), target, attrs={"shape": target})
+            t.placed[node.output] = Placed(name, (0,), index)
+            return
+    if placed.index is not None or not moves_nothing(source, placed.axes, in_order):
+        placed = t.in_order(node.inputs[0])
+    t.place(node, "reshape", (placed.name,), Placed("", tuple(range(len(target)))), attrs={"shape": target})
+
+
+def _reshape_of_ones(t: _Translator, node: Node, placed: Placed) -> None:
+    """Axes of size 1 come or go, and the others stay in the order in which they are."""
+    source, target = t.shape(node.inputs[0]), t.shape(node.output)
+    pairs = zip(
+        [a for a, n in enumerate(source) if n != 1], [a for a, n in enumerate(target) if n != 1], strict=True
+    )
+    new = dict(pairs)
+    order = tuple(new[axis] for axis in placed.axes if source[axis] != 1)
+    axes = (*(a for a, n in enumerate(target) if n == 1), *order)
+    if len(target) == 3 and moves_nothing(target, axes, IMAGE):
+        axes = IMAGE
+    shape = tuple(target[axis] for axis in axes)
+    t.place(node, "reshape", (placed.name,), Placed("", axes), attrs={"shape": shape})
+
+
+def _same(t: _Translator, node: Node) -> None:
+    t.placed[node.output] = t.placed[node.inputs[0]]
+
+
+_RULES: dict[str, Callable[[_Translator, Node], None]] = {
+    **dict.fromkeys(("binary_gemm", "u8_gemm", "f32_binary_gemm", "f32_gemm"), _linear),
+    **dict.fromkeys(("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d"), _conv),
+    **dict.fromkeys(("max_pool2d", "avg_pool2d"), _pool),
+    **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
+    **dict.fromkeys(("sign", "relu", "hardtanh", "abs"), _pointwise),
+    "threshold": _threshold,
+    "affine": _affine,
+    "scale_pixels": _scale_pixels,
+    "prelu": _prelu,
+    "channel_mean": _mean,
+    "concat": _concat,
+    "permute": _permute,
+    "reshape": _reshape,
+    "to_float": _same,
+}
+
+
+def _number(node: Node, name: str) -> float:
+    value = node.attrs[name]
+    if not isinstance(value, int | float):
+        raise NotComparable(f"{node.op}: attribute {name}={value!r} is no number")
+    return value
