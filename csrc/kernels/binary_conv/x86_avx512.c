@@ -9,9 +9,8 @@
  *
  * The inner step is inline assembly because compilers hoist the broadcasts or the addresses, run out of
  * registers and spill accumulators. */
+#include "kernels/avx512_masks.h"
 #include "kernels/binary_conv/driver.h"
-
-#include <immintrin.h>
 
 enum { N_TILE = 32, LANES = 16, PIXELS = 14 };
 
@@ -55,8 +54,8 @@ static inline __attribute__((always_inline)) __m512i count(bool first, __m512i t
 /* One pixel, from the counts of differing bits and the limits that they may reach for a one. */
 static inline void store_bits(const int32_t *limits, __m512i low, __m512i high, uint32_t flip, uint32_t live,
                               char *out) {
-    __mmask32 ones = _mm512_kunpackw(_mm512_cmple_epi32_mask(high, _mm512_load_si512(limits + LANES)),
-                                     _mm512_cmple_epi32_mask(low, _mm512_load_si512(limits)));
+    uint32_t ones = avx512_mask_pair(_mm512_cmple_epi32_mask(low, _mm512_load_si512(limits)),
+                                     _mm512_cmple_epi32_mask(high, _mm512_load_si512(limits + LANES)));
     *(uint32_t *)(void *)out = (ones ^ flip) & live;
 }
 

@@ -9,11 +9,10 @@
  *
  * The inner step is inline assembly because compilers hoist the broadcasts, run out of registers and spill
  * accumulators (10 % slower, seen with GCC 12). */
+#include "kernels/avx512_masks.h"
 #include "kernels/binary_gemm/binary_gemm.h"
 #include "kernels/binary_gemm/blocking.h"
 #include "kernels/binary_gemm/panels.h"
-
-#include <immintrin.h>
 
 enum { LANES = 16, M_TILE = 12 };
 
@@ -40,9 +39,9 @@ static inline void store(const context *ctx, size_t m, size_t n, __m512i low, __
     high = _mm512_sub_epi32(k, _mm512_slli_epi32(high, 1));
     if (epilogue->kind == ONEBIT_EPILOGUE_BITS) {
         const int32_t *threshold = epilogue->threshold + n;
-        uint32_t bits = _mm512_cmpge_epi32_mask(low, _mm512_maskz_loadu_epi32(live0, threshold));
-        bits |= (uint32_t)_mm512_cmpge_epi32_mask(high, _mm512_maskz_loadu_epi32(live1, threshold + LANES))
-                << LANES;
+        uint32_t bits = avx512_mask_pair(
+            _mm512_cmpge_epi32_mask(low, _mm512_maskz_loadu_epi32(live0, threshold)),
+            _mm512_cmpge_epi32_mask(high, _mm512_maskz_loadu_epi32(live1, threshold + LANES)));
         ((uint32_t *)out)[n / N_TILE] = (bits ^ epilogue->flip[n / N_TILE]) & live;
         return;
     }

@@ -1,12 +1,10 @@
-#include <immintrin.h>
-
+#include "kernels/avx512_masks.h"
 #include "kernels/elementwise/elementwise.h"
 
 static uint32_t at_least_32(const int32_t *x, const int32_t *threshold) {
-    const uint32_t low = _mm512_cmpge_epi32_mask(_mm512_loadu_si512(x), _mm512_loadu_si512(threshold));
-    const uint32_t high =
-        _mm512_cmpge_epi32_mask(_mm512_loadu_si512(x + 16), _mm512_loadu_si512(threshold + 16));
-    return low | high << 16;
+    return avx512_mask_pair(
+        _mm512_cmpge_epi32_mask(_mm512_loadu_si512(x), _mm512_loadu_si512(threshold)),
+        _mm512_cmpge_epi32_mask(_mm512_loadu_si512(x + 16), _mm512_loadu_si512(threshold + 16)));
 }
 
 #define ELEMENTWISE_ISA     ONEBIT_ISA_AVX512

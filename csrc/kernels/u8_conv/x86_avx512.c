@@ -1,7 +1,6 @@
 /* AVX-512 VNNI: one vpdpbusd multiplies 64 bytes by 64 weights of 1 or -1 and adds, without saturation,
  * groups of four to the int32 sums of 16 channels. A tile is 6 pixels by 64 channels. */
-#include <immintrin.h>
-
+#include "kernels/avx512_masks.h"
 #include "kernels/u8_conv/u8_conv.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -35,12 +34,8 @@ INLINE vector shift(vector x, int bits) {
     return _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits));
 }
 
-/* Through a general register: where it runs out of mask registers, GCC 12 otherwise keeps a mask in two bytes
- * of memory and reads eight back. */
 INLINE uint32_t at_least(vector a, vector b) {
-    uint32_t bits = _mm512_cmpge_epi32_mask(a, b);
-    __asm__("" : "+r"(bits));
-    return bits;
+    return avx512_mask_bits(_mm512_cmpge_epi32_mask(a, b));
 }
 
 INLINE void store(int32_t *out, vector x) {

@@ -10,7 +10,7 @@
  * packed: rowsum int32[32 a block], then [block of 32 columns][step of 16 inputs][32 lanes] of 16 bits. Lane
  * 2i holds column i and lane 2i + 1 column 16 + i of its block, so that the low halves of the 32-bit lanes
  * are columns 0..15 in order, and the high halves columns 16..31. */
-#include <immintrin.h>
+#include "kernels/avx512_masks.h"
 #include <string.h>
 
 #include "base/bits.h"
@@ -165,7 +165,8 @@ INLINE void look_up(int rows, int blocks, const inputs *x, size_t begin, size_t 
 /* Sixteen columns from n on, of which the mask has those that exist. Returns the compare for BITS. */
 INLINE uint32_t store_half(const onebit_epilogue *epilogue, void *row, size_t n, __mmask16 mask, __m512i v) {
     if (epilogue->kind == ONEBIT_EPILOGUE_BITS)
-        return _mm512_mask_cmpge_epi32_mask(mask, v, _mm512_maskz_loadu_epi32(mask, epilogue->threshold + n));
+        return avx512_mask_bits(
+            _mm512_mask_cmpge_epi32_mask(mask, v, _mm512_maskz_loadu_epi32(mask, epilogue->threshold + n)));
     if (epilogue->kind == ONEBIT_EPILOGUE_I32) {
         _mm512_mask_storeu_epi32((int32_t *)row + n, mask, v);
         return 0;
