@@ -1,6 +1,6 @@
 /* The builder calls of the elementwise ops: check, copy the constants, add the op.
  * How each op runs stands in run_elementwise.c. */
-#include <math.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "engine/internal.h"
@@ -45,6 +45,25 @@ static onebit_status copy_floats(onebit_plan *plan, const float *source, size_t 
     if (status == ONEBIT_OK)
         *copy = made;
     return status;
+}
+
+/* Rows of few channels are taken several at a time, with constants that stand several times in a row. */
+static size_t repeats_of(const plan_value *x, size_t count) {
+    return x->rows > 1 && count > 1 && count < FEW_CHANNELS ? REPEATED_CHANNELS / count : 1;
+}
+
+static onebit_status copy_repeated(onebit_plan *plan, const float *source, size_t count, size_t repeats,
+                                   const char *what, const float **copy) {
+    void *memory;
+    if (repeats == 1 || !source)
+        return copy_floats(plan, source, count, what, copy);
+    onebit_status status = onebit_plan_memory(plan, repeats * count * sizeof *source, false, &memory);
+    if (status != ONEBIT_OK)
+        return status;
+    for (size_t i = 0; i < repeats; ++i)
+        memcpy((float *)memory + i * count, source, count * sizeof *source);
+    *copy = memory;
+    return ONEBIT_OK;
 }
 
 onebit_status onebit_plan_sign(onebit_plan *plan, onebit_value x, onebit_value *value) {
@@ -123,11 +142,13 @@ onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float 
         status = onebit_check_dtype(found, ONEBIT_F32, "affine");
     if (status == ONEBIT_OK)
         status = check_channels(found, channels, "affine");
-    if (status == ONEBIT_OK)
-        status = copy_floats(plan, scale, found->channels, "scales", &op.constant);
-    if (status == ONEBIT_OK)
-        status = copy_floats(plan, shift, found->channels, "shifts", &op.constant2);
     if (status != ONEBIT_OK)
+        return status;
+    op.repeats = repeats_of(found, found->channels);
+    if ((status = copy_repeated(plan, scale, found->channels, op.repeats, "scales", &op.constant)) !=
+            ONEBIT_OK ||
+        (status = copy_repeated(plan, shift, found->channels, op.repeats, "shifts", &op.constant2)) !=
+            ONEBIT_OK)
         return status;
     op.run = onebit_run_affine;
     return add_same_shape(plan, &op, ONEBIT_F32, value);
@@ -246,7 +267,9 @@ onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination
     if (count == 0 || (uint64_t)found->rows * found->channels % count != 0)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "combine: %llu constants do not divide %zu x %zu elements",
                            (unsigned long long)count, found->rows, found->channels);
-    if ((status = copy_floats(plan, constant, (size_t)count, "constants", &op.constant)) != ONEBIT_OK)
+    op.repeats = found->channels % count == 0 ? repeats_of(found, (size_t)count) : 1;
+    status = copy_repeated(plan, constant, (size_t)count, op.repeats, "constants", &op.constant);
+    if (status != ONEBIT_OK)
         return status;
     op.run = onebit_run_combine_constant;
     op.combination = kind;

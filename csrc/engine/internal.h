@@ -33,6 +33,9 @@ enum {
     CHUNK_HEAVY_BYTES = 16 * 1024 * 1024,
     /* What a block of rows takes of L1, inputs and outputs of a group together. */
     GROUP_BYTES = 24 * 1024,
+    /* Constants of fewer channels than the first are repeated to about the second. */
+    FEW_CHANNELS = 64,
+    REPEATED_CHANNELS = 256,
 };
 
 /* Where the bytes of a value live during a run. */
@@ -111,6 +114,7 @@ struct plan_op {
     onebit_combination combination;
     const float *constant, *constant2;
     size_t constant_count;
+    size_t repeats; /* how often constants stand in a row, so that rows of few channels fill vectors */
     bool constant_first;
     float low, high;
     size_t out_rows, out_channels;

@@ -55,9 +55,13 @@ void onebit_run_scale_pixels(const plan_op *op, const op_call *call) {
 
 void onebit_run_affine(const plan_op *op, const op_call *call) {
     const op_share rows = onebit_rows(op, call);
-    size_t at = rows.begin * op->channels;
-    op->elementwise->affine(rows.end - rows.begin, op->channels, (const float *)call->a[0] + at, op->constant,
-                            op->constant2, (float *)call->out + at);
+    const size_t whole = (rows.end - rows.begin) / op->repeats, rest = (rows.end - rows.begin) % op->repeats;
+    const size_t at = rows.begin * op->channels, wide = op->repeats * op->channels;
+    const float *x = (const float *)call->a[0] + at;
+    float *out = (float *)call->out + at;
+    op->elementwise->affine(whole, wide, x, op->constant, op->constant2, out);
+    op->elementwise->affine(rest, op->channels, x + whole * wide, op->constant, op->constant2,
+                            out + whole * wide);
 }
 
 void onebit_run_absolute(const plan_op *op, const op_call *call) {
@@ -114,14 +118,21 @@ void onebit_run_combine_rows(const plan_op *op, const op_call *call) {
                                      (float *)call->out + rows.begin * op->out_channels);
 }
 
+static void combine_constant(const plan_op *op, const float *x, size_t count, size_t period, float *out) {
+    const onebit_operand value = {x, count}, constant = {op->constant, period};
+    if (count == 0)
+        return;
+    op->elementwise->arithmetic(arithmetic_of[op->combination], count, op->constant_first ? constant : value,
+                                op->constant_first ? value : constant, out);
+}
+
 void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
     size_t unit = op->by_rows ? op->channels : op->rows * op->channels;
     const op_share units = op->by_rows ? onebit_rows(op, call) : onebit_share(call->samples, 1, call);
-    size_t at = units.begin * unit, count = (units.end - units.begin) * unit;
-    if (count == 0)
-        return;
-    onebit_operand x = {(const float *)call->a[0] + at, count};
-    onebit_operand constant = {op->constant, op->constant_count};
-    op->elementwise->arithmetic(arithmetic_of[op->combination], count, op->constant_first ? constant : x,
-                                op->constant_first ? x : constant, (float *)call->out + at);
+    const size_t at = units.begin * unit, count = (units.end - units.begin) * unit;
+    const size_t period = op->constant_count * op->repeats, whole = count / period * period;
+    const float *x = (const float *)call->a[0] + at;
+    float *out = (float *)call->out + at;
+    combine_constant(op, x, whole, period, out);
+    combine_constant(op, x + whole, count - whole, op->constant_count, out + whole);
 }
