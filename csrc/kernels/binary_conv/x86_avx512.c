@@ -9,8 +9,11 @@
  *
  * The inner step is inline assembly because compilers hoist the broadcasts or the addresses, run out of
  * registers and spill accumulators. */
-#include "kernels/avx512_masks.h"
+#include <immintrin.h>
+
 #include "kernels/binary_conv/driver.h"
+
+#include "kernels/avx512_masks.inc"
 
 enum { N_TILE = 32, LANES = 16, PIXELS = 14 };
 

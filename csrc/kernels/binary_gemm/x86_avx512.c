@@ -9,10 +9,13 @@
  *
  * The inner step is inline assembly because compilers hoist the broadcasts, run out of registers and spill
  * accumulators (10 % slower, seen with GCC 12). */
-#include "kernels/avx512_masks.h"
+#include <immintrin.h>
+
 #include "kernels/binary_gemm/binary_gemm.h"
 #include "kernels/binary_gemm/blocking.h"
 #include "kernels/binary_gemm/panels.h"
+
+#include "kernels/avx512_masks.inc"
 
 enum { LANES = 16, M_TILE = 12 };
 

@@ -1,5 +1,8 @@
-#include "kernels/avx512_masks.h"
+#include <immintrin.h>
+
 #include "kernels/elementwise/elementwise.h"
+
+#include "kernels/avx512_masks.inc"
 
 static uint32_t at_least_32(const int32_t *x, const int32_t *threshold) {
     return avx512_mask_pair(

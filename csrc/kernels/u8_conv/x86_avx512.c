@@ -1,7 +1,10 @@
 /* AVX-512 VNNI: one vpdpbusd multiplies 64 bytes by 64 weights of 1 or -1 and adds, without saturation,
  * groups of four to the int32 sums of 16 channels. A tile is 6 pixels by 64 channels. */
-#include "kernels/avx512_masks.h"
+#include <immintrin.h>
+
 #include "kernels/u8_conv/u8_conv.h"
+
+#include "kernels/avx512_masks.inc"
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -10,11 +10,13 @@
  * packed: rowsum int32[32 a block], then [block of 32 columns][step of 16 inputs][32 lanes] of 16 bits. Lane
  * 2i holds column i and lane 2i + 1 column 16 + i of its block, so that the low halves of the 32-bit lanes
  * are columns 0..15 in order, and the high halves columns 16..31. */
-#include "kernels/avx512_masks.h"
+#include <immintrin.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "kernels/u8_gemm/u8_gemm.h"
+
+#include "kernels/avx512_masks.inc"
 
 enum { BLOCK = 32, STEP = 16, WIDEN = 16, ROWS = 2, BLOCKS = 4, TABLES = 4 };
 
