@@ -138,6 +138,51 @@ def test_each_convolution_runs_a_kernel_of_the_isa(op: str, isa: str) -> None:
     assert profile.macs == 3 * 5 * 6 * 9 * C * N
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_ops_that_take_turns_on_blocks_of_rows(threads: int, isa: str) -> None:
+    """Elementwise ops between two convolutions, over more rows than a block has. `r` and `s` are read late, so
+    nobody may write over them before."""
+    conv, weights = _conv("binary_conv2d")
+    rng = np.random.default_rng(5)
+    side, shape = 41, (41, 41, N)
+    constants = {**weights, **AFFINE, "w2": bits_constant(signs(rng, 3, 1, 1, N)), "half": constant(ROW[:1])}
+    nodes = [
+        conv,
+        Node("to_float", ("v",), "r"),
+        Node("relu", ("r",), "a"),
+        Node("affine", ("a", "scale", "shift"), "b"),
+        Node("abs", ("r",), "c"),
+        Node("channel_mean", ("c",), "k"),
+        Node("mul", ("k", "b"), "d"),
+        Node("add", ("d", "r"), "s"),
+        Node("sign", ("s",), "t"),
+        Node("mul", ("s", "half"), "e"),
+        Node("concat", ("e", "d"), "both"),
+        Node(
+            "binary_conv2d",
+            ("t", "w2"),
+            "y",
+            {**GEOMETRY, "padding": (0, 0, 0, 0), "groups": 1, "padding_value": 0},
+        ),
+    ]
+    values = {"x": bits(side, side, C), "v": i32(*shape), "k": f32(side, side, 1), "t": bits(*shape)}
+    values |= {name: f32(*shape) for name in "rabcdse"} | {
+        "both": f32(side, side, 2 * N),
+        "y": i32(side, side, 3),
+    }
+    program = Program(("x",), ("y", "both"), tuple(nodes), constants, values)
+    verify(program)
+    x = signs(rng, 2, side, side, C)
+    expected = execute(program, x)
+    with Engine(program, isa=isa, threads=threads) as engine:
+        y, both = engine(x)
+        engine.profile(x, repeats=1)  # times each op alone: the same memory must do
+        again = engine(x)
+    assert np.array_equal(y, expected["y"])
+    assert np.array_equal(both, expected["both"])
+    assert np.array_equal(again[1], both)
+
+
 def test_more_parts_than_one_call_takes(isa: str) -> None:
     for make, width in ((bits, 5), (f32, 3), (u8, 1)):
         x = make(2, 3, width)
