@@ -6,6 +6,8 @@ from onebit.bench.contest import Contender, Result, contest
 from onebit.bench.float_network import FloatNetwork, FloatOp, NotComparable, float_network
 from onebit.bench.machine import describe_machine, package_versions
 from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
+from onebit.bench.random_model import random_program
+from onebit.bench.spending import Spending, explain, measure_roofs, spend
 
 __all__ = [
     "ENGINE",
@@ -17,9 +19,14 @@ __all__ = [
     "NotComparable",
     "Report",
     "Result",
+    "Spending",
     "bench_program",
     "contest",
     "describe_machine",
+    "explain",
     "float_network",
+    "measure_roofs",
     "package_versions",
+    "random_program",
+    "spend",
 ]
