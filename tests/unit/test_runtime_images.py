@@ -140,7 +140,7 @@ def test_each_convolution_runs_a_kernel_of_the_isa(op: str, isa: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_ops_that_take_turns_on_blocks_of_rows(threads: int, isa: str) -> None:
-    """Elementwise ops between two convolutions, over more rows than a block has. `r` and `s` are read late, so
+    """Elementwise ops between two convolutions, over more rows than a block has. `r` and `s` are read late:
     nobody may write over them before."""
     conv, weights = _conv("binary_conv2d")
     rng = np.random.default_rng(5)
