@@ -193,8 +193,8 @@ class Engine:
     def profile(self, *inputs: Array, repeats: int = 10) -> list[OpProfile]:
         """Run a batch `repeats` times and return the median time of each op, in the order of a run.
 
-        Each op is timed alone. In a run that is not profiled, neighbouring elementwise ops take turns on blocks
-        of rows, so that it may be a little quicker than the sum of these times.
+        Each op is timed alone. In a run that is not profiled, neighbouring elementwise ops take turns on
+        blocks of rows, so that it may be a little quicker than the sum of these times.
         """
         if type(repeats) is not int or repeats < 1:
             raise EngineError(f"repeats is {repeats!r}; it must be an int, 1 or more")
