@@ -24,6 +24,18 @@ def run(family: str, *arguments: str) -> list[Row]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def machine(family: str) -> Row:
+    """The first row that bench_<family> prints, the machine's bounds; the rest is not waited for."""
+    program = PROGRAMS / f"bench_{family}"
+    if not program.exists():
+        raise SystemExit(f"{program.relative_to(ROOT)} is not built; run `make bench`")
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as running:
+        first = running.stdout.readline() if running.stdout else ""
+        running.kill()
+    row: Row = json.loads(first)
+    return row
+
+
 def medians(rounds: list[list[Row]]) -> list[Row]:
     """Row by row, the median of every figure over several runs of the same program."""
     return [

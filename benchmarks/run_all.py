@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("binary_gemm.py", "mnist_mlp.py")
+SCRIPTS = ("binary_gemm.py", "binary_conv.py", "f32_conv.py", "mnist_mlp.py", "networks.py")
 
 
 def main() -> None:

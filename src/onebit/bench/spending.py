@@ -1,8 +1,9 @@
 """Where this engine's time goes, op by op, and from that why a network is not faster.
 
 The roofs are measured on this engine, in the same process: its best rate on a large product and a
-large convolution, 1-bit and float32. They say what an op could reach at best here, whatever the CPU and its clock;
-docs/performance.md has the arithmetic's own bounds, which need the C benchmarks.
+large convolution, 1-bit and float32. They say what an op could reach here, whatever the CPU and its clock (a
+convolution may pass 100 %: taps outside the image count as work and need none). docs/performance.md has the
+arithmetic's own bounds, which need the C benchmarks.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Spending:
     kind: str
     seconds: float
     share: float
+    macs: int
     gmacs: float
     roof: float | None
 
@@ -60,6 +62,7 @@ def spend(
                 kind,
                 op.seconds,
                 op.seconds / total,
+                op.macs,
                 op.gmacs,
                 op.gmacs / roof if roof and op.macs else None,
             )
