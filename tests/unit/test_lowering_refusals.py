@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from onebit import nn as bnn
 from onebit.lowering import ConversionError, convert
+from onebit.program import load
 
 X = torch.zeros(2, 4)
 
@@ -45,6 +47,45 @@ class Counter(nn.Module):
         return x + self.seen
 
 
+class OtherLayerForOne(nn.Module):
+    """Two layers whose calls differ in nothing but the tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.more = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.one if x.shape[0] == 1 else self.more
+        y: Tensor = layer(x)
+        return y
+
+
+def _refuse_one(x: Tensor) -> Tensor:
+    if x.shape[0] == 1:
+        raise ValueError("a batch, please")
+    return x + 1
+
+
+def _latent_nan() -> nn.Module:
+    layer = bnn.BinaryLinear(4, 3)
+    with torch.no_grad():
+        layer.weight[2, 1] = float("nan")
+    return layer
+
+
+def _infinite_bias() -> nn.Module:
+    layer = nn.Linear(4, 3)
+    with torch.no_grad():
+        layer.bias[2] = float("inf")
+    return layer
+
+
+def _statistics_nan() -> nn.Module:
+    norm = nn.BatchNorm1d(4)
+    norm.running_mean[3] = float("nan")
+    return norm
+
+
 def _after_linear(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.Sequential(layer))
 
@@ -69,6 +110,30 @@ REFUSED: dict[str, tuple[nn.Module, Any, tuple[str, ...]]] = {
         ("the model (Do)", "one batch size only"),
     ),
     "loop over samples": (Do(lambda x: sum(row for row in x) + x), X, ("one batch size only", "x.shape[0]")),
+    "decides above a batch size": (
+        Do(lambda x: x if x.shape[0] > 100 else x * 2),
+        X,
+        ("the model (Do)", "decides by the batch size", "in shapes only"),
+    ),
+    "decides for even batches": (Do(lambda x: x if x.shape[0] % 2 == 0 else x * 2), X, ("decides by",)),
+    "decides for some batches of two": (
+        Do(lambda x, y: x + y if y.shape[0] > 9 else x),
+        (X, X),
+        ("decides by",),
+    ),
+    "decides for one sample": (
+        Do(lambda x: x if x.shape[0] > 1 else x * 2),
+        X,
+        ("another path for a batch of one sample", "at mul", "in shapes only"),
+    ),
+    "other number for one sample": (
+        Do(lambda x: x.mul(2.5 if x.shape[0] == 1 else 3.5)),
+        X[:1],
+        ("another path for a batch of one sample", "at mul"),
+    ),
+    "other layer for one sample": (OtherLayerForOne(), X, ("another path for a batch of one sample",)),
+    "squeeze": (Do(lambda x: (x + 1).squeeze()), X, ("another rank or shape for a batch of one",)),
+    "fails on one sample": (Do(_refuse_one), X, ("fails on a batch of one sample (ValueError)",)),
     "batch size as a number": (Do(lambda x: x / x.shape[0]), X, ("the number of samples",)),
     "state": (_after_linear(Counter()), X, ("writes to '1.0.seen'", "keeps no state")),
     "dict": (Do(lambda x: {"a": x}), X, ("other than a tensor or a flat tuple",)),
@@ -95,6 +160,13 @@ REFUSED: dict[str, tuple[nn.Module, Any, tuple[str, ...]]] = {
     ),
     "two matrices": (Do(lambda x, y: x @ y.transpose(0, 1)), (X, X), ("aten.transpose",)),
     "weights from the input": (Do(lambda x, y: F.linear(x, y)), (X, X), ("depends on the input",)),
+    "NaN in a latent weight": (
+        _after_linear(_latent_nan()),
+        X,
+        ("layer '1.0' (BinaryLinear)", "'weight' holds a NaN, at index (2, 1)"),
+    ),
+    "NaN in a buffer": (_after_linear(_statistics_nan()), X, ("'1.0'", "'running_mean' holds a NaN")),
+    "infinite bias": (_infinite_bias(), X, ("NaN or infinity",)),
     "NaN": (Do(lambda x: x * float("nan")), X, ("NaN or infinity",)),
     "clamp by tensors": (Do(lambda x: x.clamp(torch.zeros(4), torch.ones(4))), X, ("bounds are tensors",)),
     "clamp upside down": (Do(lambda x: x.clamp(1.0, 0.0)), X, ("a clamp to [1.0, 0.0]",)),
@@ -153,6 +225,38 @@ def test_refused_with_layer_reason_and_remedy(case: str, capfd: pytest.CaptureFi
 def test_not_a_module() -> None:
     with pytest.raises(ConversionError, match=r"function.*not a torch\.nn\.Module"):
         convert(lambda x: x, X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [3, b"x", "\ud800"])
+def test_a_name_that_is_no_text(name: Any) -> None:
+    with pytest.raises(ConversionError, match=r"its name is .*pass name= as a str"):
+        convert(nn.Linear(4, 4).eval(), X, name=name)
+
+
+@pytest.mark.parametrize("name", ["__metadata__", "a\u00a0b", "n" * 300])
+def test_any_name_of_a_module_is_taken(name: str, tmp_path: Path) -> None:
+    model = nn.Sequential()
+    model.add_module(name, nn.Sequential(bnn.BinaryLinear(4, 3), nn.ReLU()))
+    program = convert(model.eval(), X, name=name)
+    program.save(tmp_path / "named.onebit")
+    loaded = load(tmp_path / "named.onebit")
+    assert loaded.metadata["name"] == name
+    assert all(node.layer for node in loaded.nodes)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.view(x.shape[0], -1) + 1,
+        lambda x: x.view(x.shape[0], 2, x.shape[1] // 2).flatten(1) + 1,
+        lambda x: x.reshape(x.shape[0], 2, 2).flatten(1) * 2.0,
+        lambda x: torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x)),
+    ],
+)
+def test_batch_sizes_in_shapes_are_no_decisions(function: Callable[[Tensor], Tensor]) -> None:
+    """Neither one sample nor an example batch larger than others changes the Program."""
+    programs = [convert(Do(function).eval(), torch.randn(batch, 4)) for batch in (1, 3)]
+    assert programs[0].nodes == programs[1].nodes
 
 
 def test_training_mode_of_the_model_and_of_one_layer() -> None:

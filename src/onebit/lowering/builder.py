@@ -58,7 +58,8 @@ class Builder:
         )
         output = f"%{len(self._values)}"
         self._values[output] = OPS[op].infer(call)
-        self._nodes.append(Node(op, inputs, output, attributes, layer[-MAX_NAME:], OPS[op].version))
+        layer = "".join(c if c.isprintable() else "_" for c in layer[-MAX_NAME:])
+        self._nodes.append(Node(op, inputs, output, attributes, layer, OPS[op].version))
         self._made[key] = output
         return output
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from onebit.lowering.errors import ConversionError, Problem
 
 
-def check(model: Any, example_inputs: Any) -> tuple[Tensor, ...]:
+def check(model: Any, example_inputs: Any, name: Any = None) -> tuple[Tensor, ...]:
     """The example inputs as a tuple of tensors; ConversionError with every problem otherwise."""
     if not isinstance(model, torch.nn.Module):
         why = f"it is {_described(model)}, not a torch.nn.Module"
@@ -18,6 +18,9 @@ def check(model: Any, example_inputs: Any) -> tuple[Tensor, ...]:
     problems = [*_check_mode(model), *_check_tensors(model)]
     inputs = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     problems += _check_inputs(model, inputs)
+    if name is not None and not (isinstance(name, str) and _is_unicode(name)):
+        why, fix = f"its name is {name!r:.80}, no text", "pass name= as a str of Unicode characters"
+        problems.append(Problem("", type(model).__name__, "", why, fix))
     if problems:
         raise ConversionError(problems)
     return tuple(inputs)
@@ -25,6 +28,10 @@ def check(model: Any, example_inputs: Any) -> tuple[Tensor, ...]:
 
 def _described(thing: Any) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or text.encode(errors="ignore").decode() == text
 
 
 def _check_mode(model: torch.nn.Module) -> list[Problem]:
@@ -58,6 +65,19 @@ def _check_tensors(model: torch.nn.Module) -> list[Problem]:
             kind = type(model.get_submodule(path)).__name__
             why = f"its '{leaf}' has {what} {getattr(tensor, what)}{more}"
             problems.append(Problem(path, kind, "", why, fix))
+    return problems or _check_numbers(model)
+
+
+def _check_numbers(model: torch.nn.Module) -> list[Problem]:
+    """A NaN has no sign, and folding a latent weight into its bit would hide it: refused here, by name."""
+    problems = []
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            path, _, leaf = name.rpartition(".")
+            where = tuple(tensor.isnan().nonzero()[0].tolist())
+            why = f"its '{leaf}' holds a NaN, at index {where}, and a NaN has no sign"
+            fix = "train again from a checkpoint whose numbers are finite, or set it to a number"
+            problems.append(Problem(path, type(model.get_submodule(path)).__name__, "", why, fix))
     return problems
 
 

@@ -11,6 +11,7 @@ from onebit.lowering.checks import check
 from onebit.lowering.cleanup import name_values, remove_dead_code
 from onebit.lowering.fold import fold
 from onebit.lowering.lower import lower
+from onebit.lowering.single import check_single_sample
 from onebit.lowering.thresholds import make_thresholds
 from onebit.program import Program, verify
 
@@ -22,16 +23,17 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
     example_inputs: a tensor, or a tuple of tensors in the order of `model.forward`, batch first; float32 or
         uint8. Only shapes and dtypes matter: the shape of one sample becomes the Program's input shape, and
         any batch size can be run later.
-    name: stored as the Program's metadata "name"; the model's class name if None.
+    name: stored as the Program's metadata "name", a str; the model's class name if None.
 
     An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.
     Raises ConversionError, which names each layer that cannot be converted, why, and what to do.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
-    inputs = check(model, example_inputs)
+    inputs = check(model, example_inputs, name)
     captured = fold(capture(model, inputs, name or type(model).__name__))
     program, hints = lower(captured)
     verify(program)
+    check_single_sample(model, inputs)
     for transform in (make_thresholds, remove_dead_code):
         program = transform(program)
         verify(program)

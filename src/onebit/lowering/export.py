@@ -18,13 +18,15 @@ from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import ShapesCollection
 
 from onebit.lowering.errors import ConversionError, Problem
+from onebit.lowering.refusals import SUPPORTED
 
 
 def export(model: torch.nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """Run the model once, then export it with the batch size left open.
 
     A batch of 1 is doubled first: export treats a size of 1 as a constant. The decomposition table is empty,
-    since the default one takes PReLU and Linear apart. Raises ConversionError.
+    since the default one takes PReLU and Linear apart. For the named dimension see decision 0005. Raises
+    ConversionError.
     """
     doubled = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x.clone() for x in example_inputs)
     try:
@@ -32,9 +34,9 @@ def export(model: torch.nn.Module, example_inputs: tuple[Tensor, ...]) -> Export
             model(*doubled)
     except Exception as error:
         raise ConversionError([_failed(model, error)]) from error
-    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    shapes, batch = ShapesCollection(), Dim("batch")  # type: ignore[no-untyped-call]
     for x in doubled:
-        shapes[x] = {0: Dim.DYNAMIC}
+        shapes[x] = {0: batch}
     try:
         with _quiet(), torch.no_grad():
             exported = torch.export.export(model, doubled, strict=False, dynamic_shapes=cast(Any, shapes))
@@ -77,11 +79,14 @@ def _not_exported(model: torch.nn.Module, error: Exception) -> Problem:
         )
         fix = "decide by arithmetic on both outcomes, or move the decision out of the model"
     elif "Constraints violated" in text or kind_of_error == "ConstraintViolationError":
-        why = "it works for one batch size only, and a Program takes any"
-        fix = "use x.shape[0] or -1 where a number, or len(x), stands for the batch size"
+        if "specialized it to be a constant" in text:
+            why = "it works for one batch size only, and a Program takes any"
+        else:
+            why = "it decides by the batch size, and a Program computes the same for any"
+        fix = "use x.shape[0] or -1 where a number, or len(x), stands for the batch size, and in shapes only"
     else:
         why = f"torch.export cannot follow it ({kind_of_error}: {_first_line(error)})"
-        fix = "write this layer with the operations listed in docs/numerics.md"
+        fix = SUPPORTED
     return Problem(*_blame(model, error.__traceback__), why, fix)
 
 

@@ -51,7 +51,7 @@ _ADVICE: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("getitem",): ("it uses more than the first result of an operation", "use the first result only"),
 }
-_SUPPORTED = (
+SUPPORTED = (
     "use Linear, Conv1d, Conv2d and their Binary forms, BatchNorm, max and average pools, mean, cat, ReLU, "
     "LeakyReLU, PReLU, Hardtanh, clamp, abs, Flatten, view, permute, + − × ÷"
 )
@@ -76,7 +76,7 @@ def advice(op: str) -> tuple[str, str]:
     for prefixes, why_and_fix in _ADVICE.items():
         if op.startswith(prefixes):
             return why_and_fix
-    return f"the operation {op} has no counterpart in a Program", _SUPPORTED
+    return f"the operation {op} has no counterpart in a Program", SUPPORTED
 
 
 def padded_elsewhere(fill: float) -> tuple[str, str]:

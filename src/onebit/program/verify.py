@@ -61,6 +61,10 @@ def _check_name(place: str, name: object) -> None:
         fail(place, "length of a name", f"{len(name)} characters ({shorten(name)})", expected)
     if not name.isprintable():
         fail(place, "characters of a name", shorten(name), "printable characters")
+
+
+def _check_tensor_name(place: str, name: object) -> None:
+    _check_name(place, name)
     if name == _RESERVED:
         fail(place, "a name", repr(name), "any other: safetensors reserves this one")
 
@@ -117,7 +121,7 @@ def _check_inputs(program: Program) -> set[str]:
     defined: set[str] = set()
     for name in program.inputs:
         place = f"input {shorten(name)}"
-        _check_name(place, name)
+        _check_tensor_name(place, name)
         if name in defined:
             fail(place, "names are unique", "two inputs of this name", "one")
         if name in program.constants:
@@ -145,7 +149,7 @@ def _check_outputs(program: Program, defined: set[str]) -> None:
 
 def _check_constant(name: str, constant: Constant) -> None:
     place = f"constant {shorten(name)}"
-    _check_name(place, name)
+    _check_tensor_name(place, name)
     if not isinstance(constant, Constant):
         fail(place, "type", _type_name(constant), "a Constant")
     check_type(place, constant.type, constant=True)
@@ -256,7 +260,7 @@ def _check_attrs(node: Node, op: Op, place: str) -> None:
 
 def _check_output(program: Program, node: Node, place: str, defined: set[str], inferred: TensorType) -> None:
     at = f"{place}, output {shorten(node.output)}"
-    _check_name(at, node.output)
+    _check_tensor_name(at, node.output)
     if node.output in defined or node.output in program.constants:
         fail(at, "names are unique", "a name already taken", "a new one")
     if node.output not in program.values:
