@@ -204,9 +204,15 @@ class Context:
             self.refuse(f"it computes with {value.pair.dtype} values", "cast them with .float() first")
         x = self.node("to_float", value.name)
         low, high = (np.float32(v) for v in value.pair.tolist())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self.refuse(f"a comparison that chooses between {low} and {high}", "use finite numbers")
         half, middle = (high - low) / np.float32(2), (high + low) / np.float32(2)
         if middle - half != low or middle + half != high:
-            self.refuse(f"the values {low} and {high} of a comparison have no exact form", "use −1 and +1")
+            # high·relu(x) + low·relu(−x): one of the two products is 0, so nothing rounds.
+            above = self.node("mul", self.node("relu", x), self._number(float(high), "high"))
+            minus = self.node("mul", x, self._number(-1.0, "minus"))
+            below = self.node("mul", self.node("relu", minus), self._number(float(low), "low"))
+            return self.node("add", above, below)
         if half != 1:
             x = self.node("mul", x, self._number(float(half), "half"))
         if middle != 0:
