@@ -54,7 +54,7 @@ class _Translator:
         self.ops: list[FloatOp] = []
         self.shapes: dict[str, Shape] = {}
         self.placed: dict[str, Placed] = {}
-        self.moved: dict[tuple[str, tuple[int, ...]], Placed] = {}
+        self.moved: dict[tuple[str, tuple[int, ...]], str] = {}
         for name in program.inputs:
             self.shapes[name] = program.values[name].shape
             self.placed[name] = Placed(name, tuple(range(len(self.shapes[name]))))
@@ -83,25 +83,26 @@ class _Translator:
         """The value with its axes in this order; moved there, once, if it is not."""
         placed, shape = self.placed[name], self.shape(name)
         if placed.index is not None:
-            key = (f"{placed.name}.ordered", placed.axes)
-            if key not in self.moved:
-                back = np.argsort(placed.index)
-                self.emit("take", (placed.name,), key[0], shape, arrays={"index": back})
-                self.moved[key] = Placed(key[0], placed.axes)
-            placed = self.moved[key]
+            flat = (placed.name, placed.axes)
+            if flat not in self.moved:
+                arrays = {"index": np.argsort(placed.index)}
+                target = f"{placed.name}.ordered"
+                self.moved[flat] = self.emit("take", (placed.name,), target, shape, arrays=arrays)
+            placed = Placed(self.moved[flat], placed.axes)
         if placed.axes == axes:
             return placed
-        key = (placed.name, axes)
+        # Several values of the Program may be one float value, in other orders: the key is what moves where.
+        order = tuple(placed.axes.index(axis) for axis in axes)
+        key = (placed.name, order)
         if key not in self.moved:
-            target = f"{placed.name}.{'_'.join(map(str, axes))}"
+            target = f"{placed.name}.{'_'.join(map(str, order))}"
             physical = tuple(shape[axis] for axis in axes)
             if moves_nothing(shape, placed.axes, axes):
                 self.emit("reshape", (placed.name,), target, physical, attrs={"shape": physical})
             else:
-                order = tuple(placed.axes.index(axis) for axis in axes)
                 self.emit("transpose", (placed.name,), target, physical, attrs={"axes": order})
-            self.moved[key] = Placed(target, axes)
-        return self.moved[key]
+            self.moved[key] = target
+        return Placed(self.moved[key], axes)
 
     def in_order(self, name: str) -> Placed:
         """The value with the Program's own axes."""
@@ -126,6 +127,8 @@ class _Translator:
     def finish(self) -> None:
         """Give each output its own name and the Program's axes; `fold` removes what that does not need."""
         for name in dict.fromkeys(self.program.outputs):
+            if name in self.program.inputs:
+                continue
             placed, shape = self.in_order(name), self.shape(name)
             self.emit("reshape", (placed.name,), name, shape, attrs={"shape": shape})
 

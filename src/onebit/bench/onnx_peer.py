@@ -15,7 +15,8 @@ _IR_VERSION = 8
 _BIG = np.float32(2.0**64)  # any |x| >= 2^-63 times this leaves [−1, 1] also when 1 is added
 
 Array = npt.NDArray[Any]
-Nodes = Iterator[tuple[str, list[str], str, dict[str, Any]]]
+Written = tuple[str, list[str], str, dict[str, Any]]
+Nodes = Iterator[Written]
 
 
 def onnx_bytes(network: FloatNetwork) -> bytes:
@@ -38,9 +39,8 @@ def onnx_bytes(network: FloatNetwork) -> bytes:
         make = helper.make_tensor_value_info
         return [make(name, TensorProto.FLOAT, ["batch", *network.shapes[name]]) for name in names]
 
-    graph = helper.make_graph(
-        nodes, "float32 peer", infos(network.inputs), infos(tuple(dict.fromkeys(network.outputs))), weights
-    )
+    outputs = tuple(name for name in dict.fromkeys(network.outputs) if name not in network.inputs)
+    graph = helper.make_graph(nodes, "float32 peer", infos(network.inputs), infos(outputs), weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString()
@@ -89,9 +89,7 @@ class _Writer:
             names.append(self.constant("bias", self.op.arrays["bias"]))
         pads = _pads(attrs["padding"])
         if attrs["padding_value"] and any(pads):
-            amounts = self.constant("pads", np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
-            value = self.constant("outside", np.float32(attrs["padding_value"]))
-            yield "Pad", [names[0], amounts, value], f"{self.out}/padded", {"mode": "constant"}
+            yield self._pad(names[0], pads, attrs["padding_value"])
             names[0], pads = f"{self.out}/padded", [0, 0, 0, 0]
         yield (
             "Conv",
@@ -145,14 +143,19 @@ class _Writer:
         yield "PRelu", [self.op.inputs[0], self.constant("slope", slope)], self.out, {}
 
     def _max_pool(self) -> Nodes:
-        attrs = self.op.attrs
-        yield from self._plain(
-            "MaxPool",
-            kernel_shape=list(attrs["kernel"]),
-            strides=list(attrs["stride"]),
-            dilations=list(attrs["dilation"]),
-            pads=_pads(attrs["padding"]),
-        )
+        attrs, source = self.op.attrs, self.op.inputs[0]
+        pads, kernel = _pads(attrs["padding"]), list(attrs["kernel"])
+        if any(pad >= size for pad, size in zip(pads, kernel * 2, strict=True)):  # ONNX Runtime refuses those
+            yield self._pad(source, pads, -np.inf)
+            source, pads = f"{self.out}/padded", [0, 0, 0, 0]
+        strides, dilations = list(attrs["stride"]), list(attrs["dilation"])
+        window = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+        yield "MaxPool", [source], self.out, window
+
+    def _pad(self, source: str, pads: list[int], outside: float) -> Written:
+        amounts = self.constant("pads", np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
+        value = self.constant("outside", np.float32(outside))
+        return "Pad", [source, amounts, value], f"{self.out}/padded", {"mode": "constant"}
 
     def _avg_pool(self) -> Nodes:
         attrs = self.op.attrs

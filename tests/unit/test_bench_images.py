@@ -1,0 +1,264 @@
+"""The float peers of networks over images compute what the Program does, and nothing of ours slows them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from onebit.bench import (
+    Report,
+    bench_program,
+    explain,
+    float_network,
+    measure_roofs,
+    random_program,
+    spend,
+)
+from onebit.bench.packed import ONNX_DYNAMIC, ONNX_INT8, PYTORCH, random_inputs
+from onebit.bench.spending import BYTES, MOVES, ONE_BIT, REAL, by_kind, kind_of
+from onebit.cli import main
+from onebit.program import DType, Node, Program, execute, verify
+from parity.random_images import ImageMaker
+from program_samples import constant, f32
+from support import require
+
+torch = pytest.importorskip("torch")
+from onebit import convert, models  # noqa: E402
+
+SEEDS = range(120)
+RTOL, ATOL = 1e-4, 1e-3
+
+
+def dyadic(name: str) -> Program:
+    """A small registered model whose BatchNorms are dyadic, with negative and positive scales."""
+    generator = torch.Generator().manual_seed(7)
+    torch.manual_seed(7)
+    model = models.create_small(name)
+
+    def draw(tensor: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        return torch.randint(low, high, tensor.shape, generator=generator) / 4
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.running_mean.copy_(draw(module.running_mean, -8, 9))
+                if module.affine and module.weight is not None:
+                    sign = 1 - 8 * draw(module.weight, 0, 2)  # 1 or −1
+                    module.weight.copy_(draw(module.weight, 1, 5) * sign)
+                if module.affine and module.bias is not None:
+                    module.bias.copy_(draw(module.bias, -8, 9))
+    return convert(model.eval(), torch.zeros_like(models.example_input(model)), name=name)
+
+
+def check_peers(program: Program, inputs: list[npt.NDArray[np.generic]], context: str) -> None:
+    """Both memory formats of PyTorch, and ONNX Runtime, against the reference."""
+    from onebit.bench.onnx_peer import onnx_bytes, session
+    from onebit.bench.torch_peer import torch_peers
+
+    expected = execute(program, *inputs)[program.outputs[0]].astype(np.float32)
+    network = float_network(program)
+    feed = network.feed(inputs)
+    answers = {f"PyTorch {form}": peer(*feed) for form, peer in torch_peers(network).items()}
+    run = session(onnx_bytes(network), network.outputs[0], threads=1)
+    answers["ONNX Runtime"] = run(dict(zip(network.inputs, feed, strict=True)))
+    for who, answer in answers.items():
+        assert answer.shape == expected.shape, f"{context}, {who}"
+        np.testing.assert_allclose(answer, expected, rtol=RTOL, atol=ATOL, err_msg=f"{context}, {who}")
+
+
+def require_onnx() -> None:
+    from importlib.util import find_spec
+
+    for package in ("onnx", "onnxruntime"):
+        require(find_spec(package), f"{package} is not installed")
+
+
+def test_random_image_programs_have_float_peers_that_agree() -> None:
+    """Every geometry and layout; not where an input is i32, which float32 cannot hold."""
+    require_onnx()
+    seen: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    padding_values = set()
+    for seed in SEEDS:
+        maker = ImageMaker(seed)
+        program = maker.make(ops=12)
+        if program.outputs[0] in program.inputs:
+            continue
+        if any(program.values[name].dtype is DType.I32 for name in program.inputs):
+            continue
+        check_peers(program, maker.feed(3), f"seed {seed}")
+        seen.update(node.op for node in program.nodes)
+        kinds.update(op.kind for op in float_network(program).ops)
+        padding_values |= {node.attrs.get("padding_value") for node in program.nodes}
+    for op in ("binary_conv2d", "u8_conv2d", "f32_conv2d", "f32_binary_conv2d", "max_pool2d", "avg_pool2d"):
+        assert seen[op] > 2, f"the seeds draw no {op}"
+    for kind in ("conv", "transpose", "concat", "mean", "abs", "signum", "sign", "prelu"):
+        assert kinds[kind] > 0, f"the seeds make no {kind}"
+    assert {0, 1, -1} <= padding_values
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_registered_models_have_float_peers_that_agree(name: str) -> None:
+    require_onnx()
+    program = dyadic(name)
+    check_peers(program, random_inputs(program, 5), name)
+
+
+def test_a_convnet_is_convolutions_clamps_and_pools_alone() -> None:
+    """Scales and thresholds are folded, also across pools; pixels come scaled; images stay channels first."""
+    network = float_network(random_program("bnn_convnet_cifar10", **_small("bnn_convnet_cifar10")))
+    kinds = [op.kind for op in network.ops]
+    hidden = ["conv", "signum", "conv", "signum", "max_pool"]
+    assert kinds[:15] == hidden * 3
+    assert set(kinds[15:]) == {"reshape", "linear", "signum"}
+    assert list(network.prepared) == list(network.inputs)
+
+
+def test_residual_networks_keep_no_affine_of_their_own() -> None:
+    network = float_network(random_program("birealnet18", **_small("birealnet18")))
+    kinds = Counter(op.kind for op in network.ops)
+    assert not {"affine", "transpose", "mul"} & set(kinds)
+    assert kinds["add"] == kinds["sign"] > 0
+
+
+def flattened(*, through_a_product: bool) -> Program:
+    """An image of a pool, flattened as the Program has it; constants of a number an element; a product."""
+    random = np.random.default_rng(11)
+    shape, flat = (4, 3, 5), (60,)
+    pool = {"kernel": (2, 2), "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    nodes = [
+        Node("max_pool2d", ("x",), "pooled", pool),
+        Node("reshape", ("pooled",), "flat", {"shape": flat}),
+        Node("affine", ("flat", "scale", "shift"), "moved"),
+        Node("prelu", ("moved", "slope"), "y"),
+    ]
+    values = {"x": f32(5, 4, 5), "pooled": f32(*shape), **dict.fromkeys(("flat", "moved", "y"), f32(*flat))}
+    constants = {
+        name: constant((random.integers(-8, 9, flat) / 4).astype(np.float32))
+        for name in ("scale", "shift", "slope")
+    }
+    if through_a_product:
+        constants["w"] = constant((random.integers(-8, 9, (7, 60)) / 4).astype(np.float32))
+        nodes.append(Node("f32_gemm", ("y", "w"), "z"))
+        values["z"] = f32(7)
+    program = Program(("x",), ("z" if through_a_product else "y",), tuple(nodes), constants, values)
+    verify(program)
+    return program
+
+
+@pytest.mark.parametrize("through_a_product", [True, False])
+def test_flattened_images_keep_their_own_order(through_a_product: bool) -> None:
+    """A product takes the order into its columns; an output is put in the Program's order."""
+    require_onnx()
+    program = flattened(through_a_product=through_a_product)
+    check_peers(program, random_inputs(program, 3), "flattened")
+    kinds = [op.kind for op in float_network(program).ops]
+    assert ("take" in kinds) != through_a_product
+
+
+def _small(name: str) -> dict[str, object]:
+    return dict(models.registry.entry(name).small)
+
+
+def test_random_programs_repeat_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second = (random_program("lenet5_xnor", **_small("lenet5_xnor")) for _ in range(2))
+    assert torch.rand(1) == expected
+    assert first.constants.keys() == second.constants.keys()
+    for name, constant in first.constants.items():
+        np.testing.assert_array_equal(constant.array, second.constants[name].array)
+    with pytest.raises(ValueError, match="'lenet'"):
+        random_program("lenet")
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    require_onnx()
+    program = random_program("bnn_convnet_cifar10", **_small("bnn_convnet_cifar10"))
+    return bench_program(program, batch=2, rounds=1, seconds=0.001)
+
+
+def test_convolutions_run_in_static_int8_and_say_in_which_form(report: Report) -> None:
+    names = {result.name for result in report.results}
+    assert ONNX_INT8 in names
+    assert ONNX_DYNAMIC not in names
+    assert report.form_of[ONNX_INT8] in ("QOperator", "QDQ")
+    assert report.form_of[PYTORCH] in ("", "channels last")
+    assert report.left_out == {}
+    assert report.disagreeing[PYTORCH] == report.disagreeing["ONNX Runtime float32"] == 0
+
+
+def test_int8_of_convolutions_has_quantized_kernels() -> None:
+    """A quantizer that left every convolution in float32 would be no int8 peer."""
+    require_onnx()
+    import onnx
+
+    from onebit.bench.onnx_int8 import FORMS, static_int8_bytes
+    from onebit.bench.onnx_peer import onnx_bytes
+
+    program = random_program("bnn_convnet_cifar10", **_small("bnn_convnet_cifar10"))
+    network = float_network(program)
+    calibration = dict(zip(network.inputs, network.feed(random_inputs(program, 4)), strict=True))
+    convolutions = sum(op.kind == "conv" for op in network.ops)
+    counts = {}
+    for form in FORMS:
+        made = onnx.load_from_string(static_int8_bytes(onnx_bytes(network), calibration, form=form))
+        counts[form] = Counter(node.op_type for node in made.graph.node)
+    assert counts["QOperator"]["QLinearConv"] == convolutions
+    assert counts["QDQ"]["Conv"] == convolutions
+    assert counts["QDQ"]["DequantizeLinear"] >= 2 * convolutions
+
+
+def test_spending_adds_up_and_knows_its_kinds() -> None:
+    program = random_program("quicknet", **_small("quicknet"))
+    spendings = spend(program, batch=2, repeats=2, roofs={ONE_BIT: 100.0, REAL: 10.0})
+    assert sum(s.share for s in spendings) == pytest.approx(1)
+    assert set(by_kind(spendings)) == {ONE_BIT, REAL, MOVES}
+    for spending in spendings:
+        assert (spending.roof is not None) == (spending.kind in (ONE_BIT, REAL))
+        if spending.roof is not None:
+            assert spending.roof == pytest.approx(spending.gmacs / (100 if spending.kind == ONE_BIT else 10))
+    assert kind_of("u8_conv2d+threshold") == BYTES
+    assert "% of its multiply-accumulates are 1-bit" in explain(program, spendings)
+
+
+def test_explain_names_what_is_not_binary() -> None:
+    """A network whose products are all real: the largest op is named."""
+    program = random_program("alexnet_bwn", **_small("alexnet_bwn"))
+    spendings = spend(program, batch=1, repeats=2)
+    said = explain(program, spendings)
+    largest = max(spendings, key=lambda s: s.seconds)
+    assert said.startswith("0.0% of its multiply-accumulates are 1-bit")
+    assert f"{largest.op} {largest.layer}" in said
+
+
+def test_roofs_are_of_one_bit_and_float32_products() -> None:
+    roofs = measure_roofs()
+    assert set(roofs) == {ONE_BIT, REAL}
+    assert all(roof > 0 for roof in roofs.values())
+
+
+def test_bench_takes_a_name_and_profiles_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "lenet5_xnor", "--batch", "1", "--rounds", "1", "--no-peers", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "of the roof" in out
+    assert "binary_conv2d" in out
+    words = ["bench", "lenet5_xnor", "--batch", "1", "--rounds", "1", "--no-peers", "--profile", "--json"]
+    assert main(words) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [c["name"] for c in result["contenders"]] == ["onebit"]
+    assert any(op["kind"] == ONE_BIT and op["macs"] > 0 for op in result["profile"])
+
+
+def test_bench_of_what_is_nothing_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "quicknett"]) == 2
+    assert "'quicknett' is no file, no run folder and no registered model" in (err := capsys.readouterr().err)
+    assert "did you mean 'quicknet'?" in err
+    assert main(["bench", "."]) == 2
+    assert "holds no run" in capsys.readouterr().err
