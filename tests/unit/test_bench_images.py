@@ -171,8 +171,8 @@ def test_random_programs_repeat_and_leave_the_generator_alone() -> None:
     first, second = (random_program("lenet5_xnor", **_small("lenet5_xnor")) for _ in range(2))
     assert torch.rand(1) == expected
     assert first.constants.keys() == second.constants.keys()
-    for name, constant in first.constants.items():
-        np.testing.assert_array_equal(constant.array, second.constants[name].array)
+    for name, stored in first.constants.items():
+        np.testing.assert_array_equal(stored.array, second.constants[name].array)
     with pytest.raises(ValueError, match="'lenet'"):
         random_program("lenet")
 
