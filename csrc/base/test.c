@@ -3,6 +3,10 @@
 
 #include "base/bits.h"
 #include "base/isa.h"
+#include "base/threads.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void test_bits(void) {
     CHECK_EQ(onebit_words(0), 0, "no channels");
@@ -58,7 +62,32 @@ static void test_helpers(void) {
     CHECK_EQ(row[2] >> 1, 0, "padding bits are zero");
 }
 
+static void test_a_lock_is_free_in_a_forked_child(void) {
+    onebit_lock *lock = onebit_lock_create();
+    for (int held = 0; held < 2; ++held) {
+        if (held)
+            onebit_lock_acquire(lock);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60); /* a child that hangs dies of it */
+            for (int i = 0; i < 2; ++i) {
+                onebit_lock_acquire(lock);
+                onebit_lock_release(lock);
+            }
+            _exit(0);
+        }
+        int status = -1;
+        CHECK(waitpid(child, &status, 0) == child && status == 0, "held %d: status %d", held, status);
+        if (held)
+            onebit_lock_release(lock);
+    }
+    onebit_lock_acquire(lock); /* the parent's is as it was */
+    onebit_lock_release(lock);
+    onebit_lock_destroy(lock);
+}
+
 int main(void) {
+    test_a_lock_is_free_in_a_forked_child();
     test_bits();
     test_isa();
     test_helpers();

@@ -1,5 +1,6 @@
 #include "base/threads.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -35,6 +36,8 @@ static void count_fork(void) {
 static void watch_forks(void) {
     pthread_atfork(NULL, NULL, count_fork);
 }
+
+static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 
 static void relax(void) {
 #if defined(__x86_64__)
@@ -160,8 +163,7 @@ static void stop_workers(onebit_threads *pool, unsigned started) {
 }
 
 onebit_threads *onebit_threads_create(unsigned threads) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
+    pthread_once(&forks_watched, watch_forks);
     if (threads < 1 || threads > ONEBIT_MAX_THREADS)
         return NULL;
     onebit_threads *pool = calloc(1, sizeof *pool);
@@ -225,14 +227,20 @@ void onebit_threads_run(onebit_threads *pool, onebit_task task, void *context) {
 
 struct onebit_lock {
     pthread_mutex_t mutex;
+    _Atomic unsigned forks; /* fork_count when the mutex was made; RENEWING while it is made anew */
 };
 
+enum { RENEWING = UINT_MAX };
+
 onebit_lock *onebit_lock_create(void) {
+    pthread_once(&forks_watched, watch_forks);
     onebit_lock *lock = malloc(sizeof *lock);
     if (lock && pthread_mutex_init(&lock->mutex, NULL) != 0) {
         free(lock);
         return NULL;
     }
+    if (lock)
+        atomic_init(&lock->forks, atomic_load(&fork_count));
     return lock;
 }
 
@@ -243,7 +251,22 @@ void onebit_lock_destroy(onebit_lock *lock) {
     free(lock);
 }
 
+/* In a forked child the mutex may be held by a thread of the parent, which the child does not have: the
+ * child's first taker makes it anew, and those that come meanwhile wait for that. */
+static void renew_after_fork(onebit_lock *lock, unsigned now) {
+    unsigned forks = atomic_load(&lock->forks);
+    if (forks != now && forks != RENEWING && atomic_compare_exchange_strong(&lock->forks, &forks, RENEWING)) {
+        pthread_mutex_init(&lock->mutex, NULL);
+        atomic_store(&lock->forks, now);
+    }
+    while (atomic_load(&lock->forks) != now)
+        sched_yield();
+}
+
 void onebit_lock_acquire(onebit_lock *lock) {
+    unsigned now = atomic_load_explicit(&fork_count, memory_order_relaxed);
+    if (atomic_load_explicit(&lock->forks, memory_order_acquire) != now)
+        renew_after_fork(lock, now);
     pthread_mutex_lock(&lock->mutex);
 }
 

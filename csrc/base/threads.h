@@ -21,6 +21,7 @@ void onebit_threads_destroy(onebit_threads *pool);
 void onebit_threads_run(onebit_threads *pool, onebit_task task, void *context);
 
 typedef struct onebit_lock onebit_lock;
+/* In a forked child a lock is free, even if another thread held it at the fork. */
 onebit_lock *onebit_lock_create(void); /* NULL when memory is out */
 void onebit_lock_destroy(onebit_lock *lock);
 void onebit_lock_acquire(onebit_lock *lock);

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import re
 import threading
 import weakref
+from copy import copy as shallow_copy
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from onebit.program import Program, ProgramError, execute
 from onebit.runtime import Engine, EngineError, available_isas, choose_isa
 from onebit.runtime.builder import ENGINE_OPS
 from program_samples import bits, bytes_mlp, constant, f32, feed, float_zoo, one_op, signs
-from support import ISA_TIERS, ROOT, machine_isas, require, run_python
+from support import ISA_TIERS, ROOT, machine_isas, require
 
 K = 70
 
@@ -158,6 +161,19 @@ def test_a_program_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onebit").write_bytes(b"no program")
     with pytest.raises(ProgramError):
         Engine(tmp_path / "x.onebit")
+
+
+@pytest.mark.parametrize("program", [None, 3, b"net.onebit", {"a": 1}])
+def test_what_is_neither_a_program_nor_a_path_is_refused(program: Any) -> None:
+    with pytest.raises(EngineError, match=f"type builtins.{type(program).__name__}; pass a Program"):
+        Engine(program)
+
+
+@pytest.mark.parametrize("duplicate", [shallow_copy, deepcopy, pickle.dumps])
+def test_copying_and_pickling_point_to_clone(engine: Engine, duplicate: Any) -> None:
+    with pytest.raises(TypeError, match=r"use clone\(\) here"):
+        duplicate(engine)
+    assert engine(_images(1)).shape == (1, 3)
 
 
 def test_takes_a_path(tmp_path: Path) -> None:
@@ -405,29 +421,6 @@ def test_closing_while_others_run_ends_with_an_error_not_a_crash() -> None:
     for worker in workers:
         worker.join(timeout=60)
     assert ended == ["this engine is closed"] * 3
-
-
-_FORK = """
-import os, numpy as np
-from onebit.runtime import Engine
-from program_samples import bytes_mlp
-engine = Engine(bytes_mlp(784, 1024), threads=2)
-x = np.random.default_rng(0).integers(0, 256, (300, 784), dtype=np.uint8)
-wanted = engine(x).tobytes()
-child = os.fork()
-if child == 0:
-    same = engine(x).tobytes() == wanted and engine(x).tobytes() == wanted
-    engine.close()
-    os._exit(0 if same else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert engine(x).tobytes() == wanted
-print("done")
-"""
-
-
-def test_an_engine_works_on_in_a_forked_child() -> None:
-    require(hasattr(os, "fork"), "os.fork")
-    assert run_python(_FORK, env={"PYTHONPATH": str(ROOT / "tests")}) == "done\n"
 
 
 def test_flushing_of_subnormals_by_others_changes_nothing() -> None:

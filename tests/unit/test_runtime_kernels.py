@@ -54,6 +54,16 @@ def test_binary_matmul_refuses(a: Any, k: Any, words: str) -> None:
         binary_matmul(a, np.zeros((2, 2), np.uint32), k)
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_binary_matmul_checks_threads_and_isa_whatever_the_size(rows: int) -> None:
+    a, w = np.zeros((rows, 2), np.uint32), np.zeros((2, 2), np.uint32)
+    for threads in (0, -1, 257, "2", 2.5, True, 2**32 + 1):
+        with pytest.raises(EngineError, match=f"threads is {threads!r}"):
+            binary_matmul(a, w, 33, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="no such instruction set"):
+        binary_matmul(a, w, 33, isa="zzz")
+
+
 @pytest.mark.parametrize("shape", [(1,), (3, 31), (2, 2, 32), (5, 33), (0, 4), (2, 511)])
 def test_pack_sign(shape: tuple[int, ...], isa: str) -> None:
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from onebit.program.errors import ProgramError
 from onebit.program.file_format import file_size, load, save
 from onebit.program.graph import Attr, Constant, Node, Program
-from onebit.program.inputs import check_inputs
+from onebit.program.inputs import ARRAY_DTYPES, check_inputs
 from onebit.program.numerics import fma
 from onebit.program.ops import OPS
 from onebit.program.reference import execute
@@ -17,6 +17,7 @@ from onebit.program.tensors import DType, TensorType, pack_bits, unpack_bits, wo
 from onebit.program.verify import verify
 
 __all__ = [
+    "ARRAY_DTYPES",
     "OPS",
     "Attr",
     "Constant",

@@ -11,7 +11,8 @@ from onebit.program.errors import ProgramError
 from onebit.program.graph import Program
 from onebit.program.tensors import Array, DType, TensorType
 
-_FORM = {
+# The NumPy dtype of each type, as inputs and outputs of a run have it.
+ARRAY_DTYPES: dict[DType, np.dtype[Any]] = {
     DType.BITS: np.dtype(np.int8),  # ±1, one byte each: bits are packed inside
     DType.U8: np.dtype(np.uint8),
     DType.I8: np.dtype(np.int8),
@@ -45,7 +46,7 @@ def _check(name: str, type_: TensorType, x: Any) -> Array:
         hint = "; call .numpy() on a tensor, np.asarray on a list"
         kind = f"{type(x).__module__}.{type(x).__qualname__}"
         raise ProgramError(f"input {name!r}: type: found {kind}, expected a NumPy array{hint}")
-    expected = _FORM[type_.dtype]
+    expected = ARRAY_DTYPES[type_.dtype]
     if x.dtype != expected:
         raise ProgramError(
             f"input {name!r}: dtype: found {x.dtype}, expected {expected} for {type_}; "

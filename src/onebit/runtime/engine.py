@@ -8,28 +8,31 @@ import weakref
 from collections.abc import Sequence
 from ctypes import addressof, byref, c_char, c_double, c_void_p
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from onebit.program import DType, Program, TensorType, check_inputs, load, verify
+from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
 from onebit.runtime.builder import OpRecord, build_plan
 from onebit.runtime.errors import EngineError
-from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, choose_isa, library
+from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
 
 Array = npt.NDArray[Any]
 
-MAX_THREADS = 256
 DEFAULT_MAX_MEMORY = 4 * 2**30
 
-_FORMS: dict[DType, np.dtype[Any]] = {
-    DType.BITS: np.dtype(np.int8),  # +1 or -1, one byte each
-    DType.U8: np.dtype(np.uint8),
-    DType.I8: np.dtype(np.int8),
-    DType.I32: np.dtype(np.int32),
-    DType.F32: np.dtype(np.float32),
-}
+# A forked child has none of the parent's other threads: a lock that one of them held would stay locked.
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for engine in list(_ENGINES):
+        engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class OpProfile(NamedTuple):
@@ -78,10 +81,12 @@ class Engine:
 
     Raises:
         ProgramError: the program or the file is malformed.
-        EngineError: an instruction set this machine lacks, a wrong `threads`, more memory than allowed.
+        EngineError: no Program and no path, an instruction set this machine lacks, a wrong `threads`, more
+            memory than allowed.
 
     Calls on one engine wait for each other (the GIL is released meanwhile); `clone()` gives another engine
-    with the same weights for use at the same time. Close it, use it as a context manager, or let it go.
+    with the same weights for use at the same time. Close it, use it as a context manager, or let it go. It
+    works in a forked child too.
     """
 
     def __init__(
@@ -92,17 +97,13 @@ class Engine:
         isa: str | None = None,
         max_memory: int | None = None,
     ) -> None:
-        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-            raise EngineError(f"threads is {threads!r}; it must be an int from 1 to {MAX_THREADS}")
+        check_threads(threads)
         limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
         if type(limit) is not int or not 0 < limit < 2**63:
             raise EngineError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
         lib = library()
         chosen = choose_isa(isa)
-        if isinstance(program, Program):
-            verify(program)
-        else:
-            program = load(program)
+        program = _verified(program)
         plan, ops = build_plan(lib, program, chosen, limit)
         try:
             handle = c_void_p()
@@ -127,6 +128,7 @@ class Engine:
         self.isa = isa
         self.threads = threads
         self._lock = threading.Lock()
+        _ENGINES.add(self)
         self._function = lib.functions.onebit_engine_run
         self._finalizer = weakref.finalize(self, lib.functions.onebit_engine_destroy, handle)
         self._inputs = _ports(signature, signature.inputs)
@@ -255,6 +257,12 @@ class Engine:
         copy._set_up(self._library, handle, self._signature, self._ops, self.isa, self.threads)
         return copy
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Engine holds threads and prepacked weights of this process, so it can be neither copied nor "
+            "pickled: use clone() here, and in another process build an Engine of the Program or its file"
+        )
+
     def close(self) -> None:
         """Give back memory and threads, once a call in progress has ended. A second close does nothing."""
         with self._lock:
@@ -270,6 +278,19 @@ class Engine:
         inputs = ", ".join(f"{name} {type_}" for name, type_ in self.input_types.items())
         outputs = ", ".join(f"{name} {type_}" for name, type_ in self.output_types.items())
         return f"<onebit.Engine {inputs} → {outputs}; {self.isa}, {self.threads} threads>"
+
+
+def _verified(program: Any) -> Program:
+    """The Program that a caller gave, or the one in the file that a caller named."""
+    if isinstance(program, Program):
+        verify(program)
+        return program
+    if isinstance(program, (str, os.PathLike)):
+        return load(program)
+    raise EngineError(
+        f"program is of type {type(program).__module__}.{type(program).__qualname__}; pass a Program "
+        "(onebit.convert makes one of a model), or the path of a .onebit file as a str or Path"
+    )
 
 
 def _address(array: Array) -> int:
@@ -288,4 +309,4 @@ def _signature(program: Program) -> Program:
 
 def _ports(signature: Program, names: Sequence[str]) -> tuple[_Port, ...]:
     types = (signature.values[name] for name in names)
-    return tuple(_Port(_FORMS[type_.dtype], type_.shape) for type_ in types)
+    return tuple(_Port(ARRAY_DTYPES[type_.dtype], type_.shape) for type_ in types)

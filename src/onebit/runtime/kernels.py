@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from onebit.program import words
 from onebit.runtime.errors import EngineError
-from onebit.runtime.library import choose_isa, library
+from onebit.runtime.library import check_threads, choose_isa, library
 
 Words = npt.NDArray[np.uint32]
 
@@ -21,22 +21,25 @@ def binary_matmul(
         a_packed: uint32 (M, ceil(k/32)), bit 1 meaning +1, padding bits zero; see `onebit.program.pack_bits`.
         w_packed: uint32 (N, ceil(k/32)).
         k: true channels.
-        threads: threads of the product. isa: as for `Engine`.
+        threads: threads of the product, 1 to 256. isa: as for `Engine`.
 
     Returns:
         int32 (M, N). The weights are packed for the kernel on every call; an `Engine` does that once.
 
     Raises:
-        EngineError: wrong dtype or shape, padding bits that are not zero, an instruction set not here.
+        EngineError: wrong dtype or shape, padding bits that are not zero, a wrong `threads`, an instruction
+            set not here.
     """
     if type(k) is not int or not 1 <= k < 2**31:
         raise EngineError(f"k is {k!r}; it must be an int from 1 to 2^31 − 1")
     a, w = _packed("a_packed", a_packed, k), _packed("w_packed", w_packed, k)
+    check_threads(threads)
+    chosen = choose_isa(isa)
     out = np.empty((len(a), len(w)), np.int32)
     if out.size:
         library().call(
             "onebit_binary_matmul",
-            choose_isa(isa).encode(),
+            chosen.encode(),
             threads,
             len(a),
             len(w),

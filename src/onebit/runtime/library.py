@@ -17,6 +17,7 @@ ISA_VARIABLE = "ONEBIT_ISA"
 ISAS = ("generic", "avx2", "avx512")  # from the lowest up
 _NAMES = ("libonebit.so", "libonebit.dylib", "onebit.dll")
 
+MAX_THREADS = 256  # ONEBIT_MAX_THREADS
 OK = 0
 ERROR_INPUT = 6
 
@@ -192,6 +193,12 @@ def library() -> Library:
 def available_isas() -> tuple[str, ...]:
     """The instruction sets that this machine can run, the best last."""
     return ISAS[: ISAS.index(library().isa_detected) + 1]
+
+
+def check_threads(threads: object) -> None:
+    """Raise EngineError unless `threads` is an int from 1 to MAX_THREADS."""
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise EngineError(f"threads is {threads!r}; it must be an int from 1 to {MAX_THREADS}")
 
 
 def choose_isa(isa: str | None = None) -> str:
