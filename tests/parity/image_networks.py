@@ -1,5 +1,5 @@
-"""Random convolutional networks for the parity tests, exact in PyTorch: every path to a sign is integer, or sums
-dyadic numbers that float32 holds in any order. What is known of the current value decides which layer may follow."""
+"""Random convolutional networks for the parity tests, exact in PyTorch: every path to a sign is integer, or
+sums dyadic numbers that float32 holds in any order. What is known of a value decides what may follow it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Heads(nn.Module):
 
 @dataclass
 class _State:
-    """What is known of the current value: its shape (C, *sizes), and, where it lies on a grid of 2^-places and
-    within ±bound, both of those; `signs` if it is ±1."""
+    """What is known of the current value: its shape (C, *sizes); `places` and `bound` where it consists of
+    multiples of 2^-places within ±bound; `signs` if it is ±1."""
 
     shape: tuple[int, ...]
     places: float | None = None

@@ -29,10 +29,6 @@ _ADVICE: dict[tuple[str, ...], tuple[str, str]] = {
         "a transposed convolution is not an operation of a Program",
         "leave this part in PyTorch",
     ),
-    ("aten.max_pool2d_with_indices", "aten.adaptive_max_pool"): (
-        "it returns where the largest pixels were, and a Program only their values",
-        "use return_indices=False",
-    ),
     ("aten.slice", "aten.split", "aten.chunk", "aten.select", "aten.narrow"): (
         "it takes a part of a value, and a Program has no operation for that",
         "give the layers before it outputs of their own, one for each part",

@@ -12,7 +12,7 @@ from onebit.lowering.values import Bytes, Floats, Signs, Sums, Value, Varying, m
 from onebit.lowering.windows import Windows, image_operand, windows
 
 
-@lowers("aten.max_pool1d.default", "aten.max_pool2d.default")
+@lowers("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool2d_with_indices.default")
 def max_pool(
     context: Context,
     call: Call,
