@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
+# `#include NAME` with `#define NAME "path"`: the definition is judged as if it stood in an #include.
+_COMPUTED = re.compile(r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+(["])([^"]+\.(?:h|c|inc|cu|cuh))"', re.MULTILINE)
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _STRING = re.compile(r'"(?:\\.|[^"\\\n])*"')
 
@@ -71,7 +73,7 @@ def c_violations(path: Path, csrc: Path) -> list[str]:
     if area != "cuda" and _is_test(path):
         return []
     found = []
-    for match in _INCLUDE.finditer(code):
+    for match in (*_INCLUDE.finditer(code), *_COMPUTED.finditer(code)):
         problem = _judge(area, relative, quoted=match.group(1) == '"', name=match.group(2))
         if problem:
             found.append(f"{relative}:{code.count(chr(10), 0, match.start()) + 1}: {problem}")

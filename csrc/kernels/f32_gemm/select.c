@@ -1,17 +1,6 @@
 #include "kernels/f32_gemm/f32_gemm.h"
 
-#define ONEBIT_KERNEL(isa, variant) extern const onebit_gemm_variant variant;
-#include "kernels/f32_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
-
-const onebit_gemm_variant *onebit_f32_gemm_variant(onebit_isa isa) {
-    switch (isa) {
-#define ONEBIT_KERNEL(name, variant)                                                                         \
-    case name:                                                                                               \
-        return &variant;
-#include "kernels/f32_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
-    default:
-        return NULL;
-    }
-}
+#define ONEBIT_VARIANT onebit_gemm_variant
+#define ONEBIT_SELECT  onebit_f32_gemm_variant
+#define ONEBIT_KERNELS "kernels/f32_gemm/kernels.inc"
+#include "kernels/select.inc"
