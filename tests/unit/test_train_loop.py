@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,31 @@ def test_errors_name_the_field_or_the_place(tmp_path: Path) -> None:
         load_model(tmp_path)
     for name in "ghikl":  # errors before the first step leave no folder behind
         assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("content", ["empty", "half", "text", "list", "folder"])
+def test_a_damaged_model_is_named(run: Any, tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run.run_dir, folder)
+    path = folder / "model.pt"
+    whole = path.read_bytes()
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif content == "list":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "text": b"not a model"}[content])
+    with pytest.raises(TrainError, match=r"model\.pt: damaged, or no model of onebit"):
+        load_model(folder)
+
+
+def test_a_model_of_another_recipe_is_named(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run.run_dir, folder)
+    torch.save({"other.weight": torch.zeros(3)}, folder / "model.pt")
+    with pytest.raises(TrainError, match=r"does not fit its recipe\.toml"):
+        load_model(folder)
 
 
 def test_default_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

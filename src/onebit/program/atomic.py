@@ -1,5 +1,8 @@
 """Files that appear whole or not at all."""
 
+# onebit.train.files does the like for checkpoints: neither room may import the other, and torch.save writes
+# through a file of its own.
+
 from __future__ import annotations
 
 import errno

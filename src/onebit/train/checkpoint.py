@@ -73,20 +73,34 @@ def load(path: Path) -> Checkpoint:
 
     Raises `CheckpointError` if the file is damaged or of another format.
     """
+    content = read(path, "checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != FORMAT:
             raise CheckpointError(f"{path}: made by another version of onebit; start the run anew")
         content["position"] = Position(**content["position"])
         content["best"] = Best(**content["best"])
         return Checkpoint(**content)
-    except CheckpointError:
-        raise
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of onebit ({error})") from error
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """The dict that `torch.save` wrote, tensors on the CPU.
+
+    Raises `CheckpointError` if the file is damaged or holds something else; `kind` says what it should be.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         OSError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, ValueError,
         pickle.UnpicklingError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise CheckpointError(f"{path}: damaged, or no checkpoint of onebit ({error})") from error
+        raise CheckpointError(f"{path}: damaged, or no {kind} of onebit ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: damaged, or no {kind} of onebit (it holds a {type(content).__name__})"
+        )
+    return content
 
 
 def check_same_recipe(old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -82,12 +82,13 @@ def build_model(recipe: Recipe) -> nn.Module:
 def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """The best model of a run, in eval mode; of an unfinished run, the best so far.
 
-    Raises `TrainError` if the folder holds no run, or none that has finished an epoch.
+    Raises `TrainError` if the folder holds no run, or none that has finished an epoch, and where its files are
+    damaged or do not fit one another.
     """
     run_dir = Path(run_dir)
     model = build_model(run_recipe(run_dir))
     if (run_dir / MODEL_NAME).exists():
-        state = torch.load(run_dir / MODEL_NAME, map_location="cpu", weights_only=True)
+        state = checkpoints.read(run_dir / MODEL_NAME, "model")
     elif (run_dir / checkpoints.FILE_NAME).exists():
         state = checkpoints.load(run_dir / checkpoints.FILE_NAME).best.model
     else:
@@ -96,5 +97,11 @@ def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Mo
         raise TrainError(
             f"the run {str(run_dir)!r} has no model yet: it has not finished an epoch (try --resume)"
         )
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise TrainError(
+            f"the model in {str(run_dir)!r} does not fit its {RECIPE_NAME}: bring back the one that was replaced "
+            f"({error})"
+        ) from error
     return model.to(device).eval()
