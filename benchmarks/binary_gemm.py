@@ -10,7 +10,6 @@ over the rounds. Operands are packed beforehand; the time to pack them is printe
 from __future__ import annotations
 
 import argparse
-import time
 from statistics import median
 
 import torch
@@ -18,29 +17,21 @@ import torch
 import kernel_bench
 import roofline
 from kernel_bench import Row, find
-from onebit.bench import describe_machine, package_versions
+from onebit.bench import Contender, contest, describe_machine, package_versions
 
 SIZE = 4096
 
 
 def torch_seconds(size: int) -> dict[str, float]:
-    """Seconds of one product in float32 and in int8, each the median of three after a warm-up."""
+    """Seconds of one product in float32 and in int8, each the median of three rounds."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     x, y = (torch.randint(-127, 128, (size, size), dtype=torch.int8) for _ in range(2))
-    jobs = {
-        "f32": lambda: a @ b,
-        "int8": lambda: torch._int_mm(x, y),
-        "int8, second operand transposed": lambda: torch._int_mm(x, y.t()),
-    }
-    times = {}
-    for name, job in jobs.items():
-        job()
-        samples = []
-        for _ in range(3):
-            start = time.perf_counter()
-            job()
-            samples.append(time.perf_counter() - start)
-        times[name] = median(samples)
+    contenders = [
+        Contender("f32", lambda: a @ b),
+        Contender("int8", lambda: torch._int_mm(x, y)),
+        Contender("int8, second operand transposed", lambda: torch._int_mm(x, y.t())),
+    ]
+    times = {result.name: result.seconds for result in contest(contenders, rounds=3)}
     return {"f32": times["f32"], "int8": min(times["int8"], times["int8, second operand transposed"])}
 
 

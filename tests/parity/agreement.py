@@ -44,8 +44,7 @@ def _engine(isa: str, threads: int) -> Executor:
 
 # Everything that can run a Program. A further one is one more line.
 EXECUTORS: dict[str, Executor] = {"reference": _reference}
-EXECUTORS |= {f"{isa}, 1 thread": _engine(isa, 1) for isa in machine_isas()}
-EXECUTORS[f"{machine_isas()[-1]}, 2 threads"] = _engine(machine_isas()[-1], 2)
+EXECUTORS |= {f"{isa}, threads {n}": _engine(isa, n) for isa in machine_isas() for n in (1, 2)}
 
 
 def run_everywhere(program: Program, *inputs: Array) -> Iterator[tuple[str, list[Array]]]:
