@@ -1,7 +1,7 @@
 """Files that are either the old one or the new one, whatever happens in between."""
 
-# onebit.program.atomic does the like for .onebit files: neither room may import the other, and here torch.save
-# writes, into a named file.
+# onebit.program.atomic does the like for .onebit files: neither room may import the other, and here
+# torch.save writes, into a named file.
 
 from __future__ import annotations
 

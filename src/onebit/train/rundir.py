@@ -82,8 +82,8 @@ def build_model(recipe: Recipe) -> nn.Module:
 def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """The best model of a run, in eval mode; of an unfinished run, the best so far.
 
-    Raises `TrainError` if the folder holds no run, or none that has finished an epoch, and where its files are
-    damaged or do not fit one another.
+    Raises `TrainError` if the folder holds no run, or none that has finished an epoch, and where its files
+    are damaged or do not fit one another.
     """
     run_dir = Path(run_dir)
     model = build_model(run_recipe(run_dir))
@@ -101,7 +101,7 @@ def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Mo
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise TrainError(
-            f"the model in {str(run_dir)!r} does not fit its {RECIPE_NAME}: bring back the one that was replaced "
-            f"({error})"
+            f"the model in {str(run_dir)!r} does not fit its {RECIPE_NAME}: bring back the one that was "
+            f"replaced ({error})"
         ) from error
     return model.to(device).eval()
