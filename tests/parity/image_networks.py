@@ -108,7 +108,8 @@ class _Maker:
             return
         out = channels if same else self.one_of(*_CHANNELS)
         groups = self.one_of(*(g for g in (1, 1, 2, 3, channels) if channels % g == 0 and out % g == 0))
-        quantized = not state.sums(4096) or self.one_of(True, True, False)
+        first = isinstance(self.layers[-1] if self.layers else None, bnn.ScalePixels)
+        quantized = not state.sums(4096) or (not first and self.one_of(True, True, False))
         quantizer = bnn.RSign(channels) if self.one_of(True, False, False) else "ste_sign"
         if isinstance(quantizer, bnn.RSign):
             nn.init.normal_(quantizer.shift)
@@ -177,7 +178,7 @@ class _Maker:
     def tail(self) -> None:
         """An elementwise layer over channels, or a sign."""
         channels = self.state.shape[0]
-        kind = self.one_of("norm", "norm", "prelu", "relu", "rprelu", "sign", "scale", "abs", "leaky")
+        kind = self.one_of("norm", "norm", "prelu", "relu", "rprelu", "sign", "scale", "abs", "leaky", "mean")
         if kind == "norm":
             norm = nn.BatchNorm1d(channels) if self.axes == 1 else nn.BatchNorm2d(channels)
             vectors = random_batch_norm(channels)
@@ -199,6 +200,9 @@ class _Maker:
             self.add(nn.ReLU(), self.state.places, self.state.bound)
         elif kind == "abs":
             self.add(Lambda(torch.abs, "abs"), self.state.places, self.state.bound)
+        elif kind == "mean":
+            if self.state.sums(channels):
+                self.add(Lambda(lambda x: x * x.abs().mean(1, keepdim=True), "x * mean |x|"))
         elif kind == "leaky":
             self.add(nn.LeakyReLU(0.1))
         else:
@@ -250,14 +254,14 @@ class _Maker:
             first = self.one_of(nn.Sequential(pool, nn.Flatten()), mean)
             return nn.Sequential(first, bnn.BinaryLinear(shape[0], 5))
         width = prod(shape)
-        tails = self.one_of((), (random_batch_norm(width),), (nn.PReLU(width), bnn.quantizers.SteSign()))
-        if self.state.sums(width) and not tails and self.one_of(True, False):
-            last: nn.Module = nn.Linear(width, 3, bias=False)
+        if self.state.sums(width) and self.one_of(True, False):
+            real = nn.Linear(width, 3, bias=False)
             with torch.no_grad():
-                last.weight.copy_(torch.randint(-1, 2, last.weight.shape))
-        else:
-            scale = "xnor" if self.state.signs and not tails and self.one_of(True, False) else None
-            last = bnn.BinaryLinear(width, 33, input_scale=scale)
+                real.weight.copy_(torch.randint(-1, 2, real.weight.shape))
+            return nn.Sequential(nn.Flatten(), real)
+        tails = self.one_of((), (random_batch_norm(width),), (nn.PReLU(width), bnn.quantizers.SteSign()))
+        scale = "xnor" if self.state.signs and not tails and self.one_of(True, False) else None
+        last = bnn.BinaryLinear(width, 33, input_scale=scale)
         return nn.Sequential(nn.Flatten(), *tails, last)
 
 

@@ -12,7 +12,6 @@ from parity.networks import Case
 
 # derandomize: the same networks everywhere; a failing one is made again by the recipe that is printed.
 _SETTINGS = settings(
-    max_examples=200,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),  # shrinking would export for many minutes
@@ -20,23 +19,35 @@ _SETTINGS = settings(
 )
 
 
-def _check(case: Case) -> None:
-    note(case.recipe)
-    program = convert(case.model, case.x)
-    assert_equal(case.model, program, case.x)
+_EXPECTED = {
+    *("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d", "max_pool2d", "avg_pool2d"),
+    *("channel_mean", "abs", "concat", "permute", "reshape", "sign", "threshold", "prelu", "affine"),
+    *("binary_gemm", "f32_gemm", "to_float", "scale_pixels", "add", "sub", "mul", "relu"),
+}
+
+
+def _check_networks(count: int, max_layers: int) -> None:
+    seen: set[str] = set()
+
+    @settings(_SETTINGS, max_examples=count)
+    @given(case=image_networks(max_layers))
+    def check(case: Case) -> None:
+        note(case.recipe)
+        program = convert(case.model, case.x)
+        seen.update(node.op for node in program.nodes)
+        assert_equal(case.model, program, case.x)
+
+    check()
+    assert seen >= _EXPECTED, _EXPECTED - seen
 
 
 @pytest.mark.slow
-@_SETTINGS
-@given(case=image_networks())
-def test_convolutional_networks_equal_pytorch(case: Case) -> None:
-    _check(case)
+def test_convolutional_networks_equal_pytorch() -> None:
+    _check_networks(200, max_layers=6)
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@settings(_SETTINGS, max_examples=2000)
-@given(case=image_networks(max_layers=9))
-def test_two_thousand_convolutional_networks_equal_pytorch(case: Case) -> None:
-    _check(case)
+def test_two_thousand_convolutional_networks_equal_pytorch() -> None:
+    _check_networks(2000, max_layers=9)
