@@ -18,7 +18,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -na
 PACKAGES := pyproject.toml constraints.txt .ci/requirements.py
 BUILD_TOOLS := scikit-build-core cmake ninja
 DEV = $(VENV)/.dev-packages $(VENV)/.built
-DEV_TOOLS := pytest pytest-timeout hypothesis ruff mypy clang-format psutil
+DEV_TOOLS := pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format psutil
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onebit needs Python 3.11 or later, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
@@ -42,11 +42,14 @@ $(VENV)/.built: $(VENV)/.demo-packages $(BUILD_INPUTS)
 demo: $(VENV)/.built
 	@$(BIN)/onebit demo
 
+# Two processes share the tests; one that is idle takes over part of what the other still has.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(DEV) test-c
-	$(BIN)/python -m pytest -m 'not long'
+	$(PYTEST) -m 'not long'
 
 test-long: $(DEV) test-c
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The C tests, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-c: $(DEV)

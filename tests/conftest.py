@@ -9,8 +9,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("MKL_NUM_THREADS", "2")
+# Workers of pytest-xdist get one thread each: two of two threads would wait for each other on two cores. They
+# inherit what the controller set here, hence no setdefault.
+os.environ["OMP_NUM_THREADS"] = (
+    "1" if "PYTEST_XDIST_WORKER" in os.environ else os.environ.get("OMP_NUM_THREADS", "2")
+)
+os.environ["MKL_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("ONEBIT_ISA", None)  # tests name the ISA they mean
 os.environ.pop("ONEBIT_DEBUG", None)

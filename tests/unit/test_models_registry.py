@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -51,13 +53,20 @@ CASES = [pytest.param(name, {}, id=name) for name in different_when_small()] + [
 COMPILED = [*MLPS, "bnn_convnet_cifar10", "lenet5_xnor", "reactnet_a", "quicknet"]
 
 
+_BUILT: dict[tuple[str, str, int], tuple[nn.Module, torch.Tensor]] = {}
+
+
 def build(name: str, options: dict, seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
-    """A small model whose BatchNorms have seen data, and a batch for it."""
+    """A small model whose BatchNorms have seen data, and a batch for it: a copy, for the test to change."""
+    key = (name, repr(options), seed)
+    if key not in _BUILT:
+        torch.manual_seed(seed)
+        model = models.create_small(name, **options)
+        for _ in range(3):
+            model(models.example_input(model, 17))
+        _BUILT[key] = (model, models.example_input(model, 9))
     torch.manual_seed(seed)
-    model = models.create_small(name, **options)
-    for _ in range(3):
-        model(models.example_input(model, 17))
-    return model, models.example_input(model, 9)
+    return copy.deepcopy(_BUILT[key])
 
 
 def test_the_registry_holds_the_papers() -> None:
