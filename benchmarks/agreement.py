@@ -46,6 +46,22 @@ def with_hidden_bits(program: Program) -> Program:
     return program.with_outputs(*hidden, *program.outputs)
 
 
+def pairs(ours: list[np.ndarray], theirs: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each sign of PyTorch's beside the packed value that it became.
+
+    Images are channels last in a Program. A Program may have further bits, such as those before a max-pool
+    that PyTorch computes ahead of the sign; they are passed over. SystemExit if a sign finds no partner.
+    """
+    images_first = (np.moveaxis(bits, -1, 1) if bits.ndim == 4 else bits for bits in ours)
+    found = []
+    for sign in theirs:
+        partner = next((bits for bits in images_first if bits.shape == sign.shape), None)
+        if partner is None:
+            raise SystemExit(f"no packed value of shape {sign.shape} stands for this sign of the model's")
+        found.append((partner, sign))
+    return found
+
+
 def compare(model: torch.nn.Module, program: Program, images: torch.Tensor, isa: str, threads: int) -> dict:
     """Counts of what differs over all images."""
     counts = dict.fromkeys(("bits", "hidden bits that differ", "scores that differ", "predictions"), 0)
@@ -56,9 +72,9 @@ def compare(model: torch.nn.Module, program: Program, images: torch.Tensor, isa:
             signs, scores = hidden_signs(model, batch)
             outputs = engine(batch.numpy())
             *bits, packed = outputs if isinstance(outputs, tuple) else (outputs,)
-            for ours, theirs in zip(bits, signs, strict=True):
+            for ours, theirs in pairs(bits, signs):
                 counts["bits"] += ours.size
-                counts["hidden bits that differ"] += int((ours.reshape(theirs.shape) != theirs).sum())
+                counts["hidden bits that differ"] += int((ours != theirs).sum())
             counts["scores that differ"] += int((packed != scores).sum())
             counts["predictions"] += int((packed.argmax(axis=1) != scores.argmax(axis=1)).sum())
             largest = max(largest, float(np.abs(packed - scores).max()))
