@@ -1,23 +1,9 @@
 /* GMAC/s of every variant: square layers, and the caller's own with `bench m n k`. */
-#include <time.h>
-
-#include "base/testing.h"
+#include "kernels/bench_gemm.h"
 #include "kernels/f32_gemm/f32_gemm.h"
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Best seconds of a call. */
 static double measure(const onebit_gemm_variant *variant, size_t m, size_t n, size_t k) {
-    enum { SAMPLES = 31 };
     test_random random = {1};
     float *a = test_alloc_input(m * k * sizeof(float));
     float *w = test_alloc_input(n * k * sizeof(float));
@@ -35,37 +21,13 @@ static double measure(const onebit_gemm_variant *variant, size_t m, size_t n, si
     const onebit_gemm_args args = {
         m, n, k, 0, n, a, k * sizeof(float), packed, out, n * sizeof(float), &epilogue, 0, 0, scratch};
     variant->prepack(n, k, w, packed);
-    double seconds[SAMPLES];
-    const size_t calls = 1 + (size_t)(2e7 / ((double)m * (double)n * (double)k));
-    for (int sample = 0; sample < SAMPLES; ++sample) {
-        const double start = now();
-        for (size_t call = 0; call < calls; ++call)
-            variant->run(&args);
-        seconds[sample] = (now() - start) / (double)calls;
-    }
-    qsort(seconds, SAMPLES, sizeof *seconds, ascending);
+    const double seconds = bench_gemm_time(variant, &args);
     free(a), free(w), free(scale), free(bias), free(packed), free(scratch), free(out);
-    return seconds[0];
-}
-
-static void report(size_t m, size_t n, size_t k) {
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const onebit_gemm_variant *variant = onebit_f32_gemm_variant((onebit_isa)isa);
-        if (!variant)
-            continue;
-        const double seconds = measure(variant, m, n, k);
-        printf("%-24s m=%-4zu n=%-5zu k=%-5zu %10.1f us %8.1f GMAC/s\n", variant->name, m, n, k,
-               seconds * 1e6, (double)m * (double)n * (double)k / seconds * 1e-9);
-    }
+    return seconds;
 }
 
 int main(int argc, char **argv) {
-    if (argc == 4) {
-        report(strtoul(argv[1], NULL, 10), strtoul(argv[2], NULL, 10), strtoul(argv[3], NULL, 10));
-        return 0;
-    }
-    report(1, 1024, 1024);
-    report(64, 1024, 1024);
-    report(256, 2048, 2048);
-    return 0;
+    static const bench_gemm_layer layers[] = {{1, 1024, 1024}, {64, 1024, 1024}, {256, 2048, 2048}};
+    return bench_gemm_main(argc, argv, onebit_f32_gemm_variant, measure, layers,
+                           sizeof layers / sizeof *layers);
 }
