@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kernel_bench
@@ -28,8 +29,10 @@ from onebit.bench import (
     random_program,
     spend,
 )
-from onebit.bench.spending import ONE_BIT
+from onebit.bench.contest import Contender, contest
+from onebit.bench.packed import random_inputs
 from onebit.program import Program
+from onebit.runtime import ONE_BIT, Engine
 
 # What is printed → model, options, threads.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
@@ -95,6 +98,16 @@ def print_floors(program: Program, ops: list[Spending], bounds: Bounds, *, every
     print(f"  {explain(program, ops)}")
 
 
+def print_scaling(program: Program, counts: tuple[int, ...], rounds: int, seconds: float) -> None:
+    """This engine alone, its thread counts in turn: no peer's workers spin on the cores meanwhile."""
+    engines = {count: Engine(program, threads=count) for count in counts}
+    inputs = random_inputs(program, 1)
+    contenders = [Contender(str(count), partial(engine, *inputs)) for count, engine in engines.items()]
+    one, *others = contest(contenders, rounds=rounds, seconds_a_round=seconds)
+    for other in others:
+        print(f"  onebit alone, {other.name} threads: {one.seconds / other.seconds:.2f}× one thread")
+
+
 def main() -> None:
     """Print every network's times, then its floors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -116,15 +129,13 @@ def main() -> None:
         name, options, thread_counts = NETWORKS[title]
         program = random_program(name, **options)
         print(f"\n== {title}")
-        times = {}
         for threads in thread_counts:
             report = bench_program(
                 program, batch=1, threads=threads, rounds=arguments.rounds, seconds=arguments.seconds
             )
             print_times(report)
-            times[threads] = report.seconds_an_image(ENGINE)
-        for threads in thread_counts[1:]:
-            print(f"  onebit, {threads} threads: {times[1] / times[threads]:.2f}× one thread")
+        if len(thread_counts) > 1:
+            print_scaling(program, thread_counts, arguments.rounds, arguments.seconds)
         print_floors(program, spend(program, batch=1, repeats=50), bounds, every=arguments.every_op)
 
 

@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 
 from onebit.program import Program, ProgramError, execute
-from onebit.runtime import Engine, EngineError, available_isas, choose_isa
+from onebit.runtime import (
+    BYTES,
+    ONE_BIT,
+    REAL,
+    Engine,
+    EngineError,
+    available_isas,
+    choose_isa,
+    kind_of,
+    measure_roofs,
+)
 from onebit.runtime.builder import ENGINE_OPS
 from program_samples import bits, bytes_mlp, constant, f32, feed, float_zoo, one_op, signs
 from support import ISA_TIERS, ROOT, machine_isas, require
@@ -346,15 +356,26 @@ def test_profile_names_each_op(engine: Engine) -> None:
         assert op.variant in engine.variants.values()
         assert op.seconds > 0
         assert op.gmacs == pytest.approx(op.macs / op.seconds / 1e9)
+        assert op.roof == pytest.approx(op.gmacs / measure_roofs(engine.isa, engine.threads)[kind_of(op.op)])
     with pytest.raises(EngineError, match="repeats is 0"):
         engine.profile(_images(1), repeats=0)
+
+
+def test_roofs_are_of_each_kind_of_product() -> None:
+    roofs = measure_roofs("generic", 1)
+    assert set(roofs) == {ONE_BIT, BYTES, REAL}
+    assert all(roof > 0 for roof in roofs.values())
+    assert measure_roofs("generic", 1) is roofs  # measured once
+    assert kind_of("u8_conv2d+threshold") == BYTES
 
 
 def test_profile_passes_over_what_only_renames_memory() -> None:
     program = float_zoo(66, 33)
     with Engine(program) as engine:
-        ops = [op.op for op in engine.profile(*feed(program), repeats=1)]
+        profile = engine.profile(*feed(program), repeats=1)
+    ops = [op.op for op in profile]
     assert "reshape" not in ops
+    assert profile[0].roof is None  # it is no product
     assert ops[0] == "scale_pixels"
 
 

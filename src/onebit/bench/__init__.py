@@ -7,7 +7,7 @@ from onebit.bench.float_network import FloatNetwork, FloatOp, NotComparable, flo
 from onebit.bench.machine import describe_machine, package_versions
 from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
 from onebit.bench.random_model import random_program
-from onebit.bench.spending import Spending, explain, measure_roofs, spend
+from onebit.bench.spending import Spending, explain, spend
 
 __all__ = [
     "ENGINE",
@@ -25,7 +25,6 @@ __all__ = [
     "describe_machine",
     "explain",
     "float_network",
-    "measure_roofs",
     "package_versions",
     "random_program",
     "spend",

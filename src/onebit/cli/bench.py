@@ -62,15 +62,14 @@ def run(args: argparse.Namespace) -> int:
         bench_program,
         describe_machine,
         explain,
-        measure_roofs,
         package_versions,
         spend,
     )
     from onebit.program import summarize
+    from onebit.runtime import choose_isa, measure_roofs
 
     summary = summarize(program)
     heavy = summary.macs_1bit + summary.macs_other > _MANY_MACS
-    roofs = measure_roofs(threads=args.threads) if args.profile else None
     results: list[tuple[Report, list[Spending]]] = []
     for batch in args.batch or ([1] if heavy else [1, 256]):
         report = bench_program(
@@ -81,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
             peers=() if args.no_peers else PEERS,
         )
         report.bytes_of[ENGINE] = summary.file_bytes
-        results.append((report, spend(program, batch=batch, threads=args.threads, roofs=roofs)))
+        results.append((report, spend(program, batch=batch, threads=args.threads)))
     machine, versions = describe_machine(), package_versions()
     if args.json:
         found = [_as_dict(report, ops if args.profile else []) for report, ops in results]
+        roofs = measure_roofs(choose_isa(None), args.threads)
         print_json({"machine": machine, "versions": versions, "roofs_gmacs": roofs, "results": found})
         return 0
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}")
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nbatch {report.batch}, {report.threads} thread{'s' if report.threads > 1 else ''}")
         print(_table(report))
         print(explain(program, ops))
-        if roofs:
+        if args.profile:
             print(f"\n{_profile(ops, report.batch)}")
     return 0
 

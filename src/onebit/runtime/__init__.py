@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from onebit.runtime import kernels
-from onebit.runtime.engine import Engine, Memory, OpProfile
+from onebit.runtime.engine import Engine, Memory
 from onebit.runtime.errors import EngineError
 from onebit.runtime.library import available_isas, choose_isa, library
+from onebit.runtime.profile import BYTES, MOVES, ONE_BIT, REAL, OpProfile, kind_of, measure_roofs
 
 __all__ = [
+    "BYTES",
+    "MOVES",
+    "ONE_BIT",
+    "REAL",
     "Engine",
     "EngineError",
     "Memory",
@@ -15,5 +20,7 @@ __all__ = [
     "available_isas",
     "choose_isa",
     "kernels",
+    "kind_of",
     "library",
+    "measure_roofs",
 ]

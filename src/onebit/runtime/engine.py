@@ -7,8 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import addressof, byref, c_char, c_double, c_void_p
-from statistics import median
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,9 @@ from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load
 from onebit.runtime.builder import OpRecord, build_plan
 from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
+
+if TYPE_CHECKING:
+    from onebit.runtime.profile import OpProfile
 
 Array = npt.NDArray[Any]
 
@@ -33,17 +35,6 @@ def _renew_locks() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
-
-
-class OpProfile(NamedTuple):
-    """One op of a profiled run: layer, ops, kernel, seconds (median), and products of the batch."""
-
-    layer: str
-    op: str
-    variant: str
-    seconds: float
-    macs: int
-    gmacs: float  # 10^9 multiply-accumulates a second; 0 where the op is no product
 
 
 class Memory(NamedTuple):
@@ -124,7 +115,7 @@ class Engine:
         self._library = lib
         self._handle = handle
         self._signature = signature
-        self._ops = tuple(ops)
+        self.ops = tuple(ops)
         self.isa = isa
         self.threads = threads
         self._lock = threading.Lock()
@@ -196,35 +187,31 @@ class Engine:
         """Run a batch `repeats` times and return the median time of each op, in the order of a run.
 
         Each op is timed alone. In a run that is not profiled, neighbouring elementwise ops take turns on
-        blocks of rows, so that it may be a little quicker than the sum of these times.
+        blocks of rows, so that it may be a little quicker than the sum of these times. The first call
+        measures the roofs too (`measure_roofs`), under 0.2 s a process on one thread.
         """
+        from onebit.runtime.profile import profile  # which runs engines itself, to find the roofs
+
+        arrays = self._accept(inputs)
+        return profile(self, len(arrays[0]), self.time_ops(*arrays, repeats=repeats))
+
+    def time_ops(self, *inputs: Array, repeats: int) -> list[list[float]]:
+        """Run a batch `repeats` times: for each run the seconds of each of `ops`."""
         if type(repeats) is not int or repeats < 1:
             raise EngineError(f"repeats is {repeats!r}; it must be an int, 1 or more")
         arrays = self._accept(inputs)
-        batch = len(arrays[0])
-        outputs = self._empty_outputs(batch)
+        outputs = self._empty_outputs(len(arrays[0]))
         runs = []
         for _ in range(repeats):
-            seconds = (c_double * max(len(self._ops), 1))()
+            seconds = (c_double * max(len(self.ops), 1))()
             self._run(arrays, outputs, seconds)
-            runs.append(list(seconds))
-        times = [median(run[index] for run in runs) for index in range(len(self._ops))]
-        return [
-            OpProfile(
-                op.layer,
-                op.op,
-                op.variant,
-                time,
-                op.macs * batch,
-                op.macs * batch / time * 1e-9 if time > 0 else 0.0,
-            )
-            for op, time in zip(self._ops, times, strict=True)
-        ]
+            runs.append(list(seconds[: len(self.ops)]))
+        return runs
 
     @property
     def variants(self) -> dict[str, str]:
         """Op, e.g. "binary_gemm" or "sign" → the kernel that runs it, e.g. "binary_gemm/avx512"."""
-        return {op.op.split("+")[0]: op.variant for op in self._ops}
+        return {op.op.split("+")[0]: op.variant for op in self.ops}
 
     @property
     def memory(self) -> Memory:
@@ -254,7 +241,7 @@ class Engine:
                 raise EngineError("this engine is closed")
             self._library.call("onebit_engine_clone", self._handle, byref(handle))
         copy = Engine.__new__(Engine)
-        copy._set_up(self._library, handle, self._signature, self._ops, self.isa, self.threads)
+        copy._set_up(self._library, handle, self._signature, self.ops, self.isa, self.threads)
         return copy
 
     def __reduce__(self) -> NoReturn:
