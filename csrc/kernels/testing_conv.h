@@ -165,18 +165,4 @@ static inline void test_conv_calls(test_random *random, const onebit_conv_varian
     test_free(packed);
 }
 
-/* In a test.c: TEST_CONV_DISPATCH(family, tier, variant) for every line of kernels.inc. */
-#define TEST_CONV_DISPATCH(family, tier, variant_)                                                           \
-    {                                                                                                        \
-        extern const onebit_conv_variant variant_;                                                           \
-        char name[64];                                                                                       \
-        snprintf(name, sizeof name, #family "/%s", onebit_isa_name(tier));                                   \
-        CHECK(onebit_##family##_variant(tier) == &variant_, "%s", #variant_);                                \
-        CHECK(variant_.isa == tier && strcmp(variant_.name, name) == 0, "%s is named %s", #variant_,         \
-              variant_.name);                                                                                \
-        CHECK(variant_.n_tile % 32 == 0, "%s", #variant_);                                                   \
-        if (tier > onebit_isa_detect())                                                                      \
-            test_skip(name, "this machine lacks the instructions");                                          \
-    }
-
 #endif

@@ -1,6 +1,7 @@
 /* Every variant against a naive sum in exact doubles, with ==. */
 #include "base/bits.h"
 #include "kernels/testing_conv.h"
+#include "kernels/testing_dispatch.h"
 #include "kernels/u8_conv/u8_conv.h"
 
 typedef struct {
@@ -102,7 +103,7 @@ int main(void) {
     static const int32_t scales[][2] = {{1, 0},   {2, -255},    {-3, 77}, {0, 5},
                                         {-2, -1}, {1000, -123}, {256, 1}};
     test_random random = test_seed(3003);
-#define ONEBIT_KERNEL(tier, variant) TEST_CONV_DISPATCH(u8_conv, tier, variant)
+#define ONEBIT_KERNEL(tier, variant) TEST_DISPATCH(conv, u8_conv, tier, variant)
 #include "kernels/u8_conv/kernels.inc"
 #undef ONEBIT_KERNEL
     CHECK(onebit_u8_conv_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");

@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "base/testing.h"
+#include "kernels/testing_dispatch.h"
 #include "kernels/u8_gemm/u8_gemm.h"
 
 typedef struct {
@@ -169,30 +170,14 @@ static void check_all(test_random *random, problem p, filling how) {
     release(&d);
 }
 
-/* The list names exactly what dispatch returns, and what is missing or cannot run here is said. */
-static void check_dispatch(void) {
-#define ONEBIT_KERNEL(tier, variant_)                                                                        \
-    {                                                                                                        \
-        extern const onebit_gemm_variant variant_;                                                           \
-        char name[64];                                                                                       \
-        snprintf(name, sizeof name, "u8_gemm/%s", onebit_isa_name(tier));                                    \
-        CHECK(onebit_u8_gemm_variant(tier) == &variant_, "%s", #variant_);                                   \
-        CHECK(variant_.isa == tier && strcmp(variant_.name, name) == 0, "%s is named %s", #variant_,         \
-              variant_.name);                                                                                \
-        CHECK(variant_.n_tile % 32 == 0, "%s", #variant_);                                                   \
-        if (tier > onebit_isa_detect())                                                                      \
-            test_skip(name, "this machine lacks the instructions");                                          \
-    }
-#include "kernels/u8_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
-    CHECK(onebit_u8_gemm_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");
-}
-
 int main(void) {
     static const size_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511};
     enum { SIZES = sizeof sizes / sizeof *sizes };
     test_random random = test_seed(2001);
-    check_dispatch();
+#define ONEBIT_KERNEL(tier, variant) TEST_DISPATCH(gemm, u8_gemm, tier, variant)
+#include "kernels/u8_gemm/kernels.inc"
+#undef ONEBIT_KERNEL
+    CHECK(onebit_u8_gemm_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");
     for (size_t i = 0; i < SIZES; ++i)
         for (size_t j = 0; j < 3; ++j) {
             const problem p = {.m = 1 + test_below(&random, 9),
