@@ -16,6 +16,7 @@ from onebit.nn.quantizers import (
     ste_sign,
     stochastic_sign,
 )
+from onebit.nn.schedules import set_progress_
 
 __all__ = [
     "ApproxSign",
@@ -32,6 +33,7 @@ __all__ = [
     "approx_sign",
     "markers",
     "quantizers",
+    "set_progress_",
     "square_hinge",
     "ste_sign",
     "stochastic_sign",
