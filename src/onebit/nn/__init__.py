@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onebit.nn import markers, quantizers
 from onebit.nn.activations import RPReLU, RSign
+from onebit.nn.batch_norm import reestimate_batch_norm_
 from onebit.nn.conv import BinaryConv1d, BinaryConv2d
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
@@ -33,6 +34,7 @@ __all__ = [
     "approx_sign",
     "markers",
     "quantizers",
+    "reestimate_batch_norm_",
     "set_progress_",
     "square_hinge",
     "ste_sign",
