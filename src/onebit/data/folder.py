@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,33 +16,37 @@ from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
 Labels: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 Part: TypeAlias = tuple[list[Path], Labels]
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 _VALIDATION_NAMES = ("validation", "valid", "val")
 _SPLIT_NAMES = {"train", "training", "test", "testing", "dev", *_VALIDATION_NAMES}
 _TEST_SHARE = 5  # one image in five of each class is for testing when the folder has no test/
 
 LAYOUT_HELP = (
     "expected FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png,"
-    " or parquet files"
+    " or parquet files, or WAV files in the same folders"
+)
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a class folder is searched for, and what errors call it."""
+
+    noun: str
+    suffixes: frozenset[str]  # lower case, with the dot
+    layout: str  # how a folder of such files must look
+
+
+IMAGES = FileKind(
+    "image",
+    frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}),
+    LAYOUT_HELP,
 )
 
 
 def load_image_folder(
     root: Path, name: str, *, validation: int, image_size: Size | None, channels: int | None
 ) -> Splits:
-    """Read `root`/train/CLASS/*, `root`/test/CLASS/* and, if there, `root`/validation/CLASS/*.
-
-    Classes are the sub-folders' names in sorted order. Without train/ and test/ the classes stand in `root`
-    itself and a fixed fifth of each class becomes the test split.
-    """
-    train_root = root / "train" if (root / "train").is_dir() else root
-    classes = _class_names(train_root)
-    paths, labels = _listing(train_root, classes)
-    parts = {"train": (paths, labels)}
-    if train_root is not root:
-        parts |= _other_parts(root, classes)
-    if "test" not in parts:
-        parts |= _hold_out_test(root, paths, labels, classes)
+    """Read the images of `root` in the layout of `class_parts`."""
+    classes, parts = class_parts(root, IMAGES)
     # All parts are decoded together, so that they agree on grey or colour.
     every = [path for part, _ in parts.values() for path in part]
     images = decode_images(
@@ -63,48 +68,66 @@ def load_image_folder(
     )
 
 
-def _class_names(root: Path, least: int = 2) -> tuple[str, ...]:
+def class_parts(root: Path, kind: FileKind) -> tuple[tuple[str, ...], dict[str, Part]]:
+    """The classes below `root`, and its files by split: "train", "test" and, if there, "validation".
+
+    Files are `root`/train/CLASS/*, `root`/test/CLASS/* and `root`/validation/CLASS/*. Classes are the
+    sub-folders' names in sorted order. Without train/ and test/ the classes stand in `root` itself and a
+    fixed fifth of each class becomes the test split. Raises `DataError` for any other layout.
+    """
+    train_root = root / "train" if (root / "train").is_dir() else root
+    classes = _class_names(train_root, kind)
+    paths, labels = _listing(train_root, classes, kind)
+    parts = {"train": (paths, labels)}
+    if train_root is not root:
+        parts |= _other_parts(root, classes, kind)
+    if "test" not in parts:
+        parts |= _hold_out_test(root, paths, labels, classes, kind)
+    return classes, parts
+
+
+def _class_names(root: Path, kind: FileKind, least: int = 2) -> tuple[str, ...]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < least:
         found = f"only {names[0]!r}" if names else "none"
         need = "two class folders or more" if least > 1 else "a class folder"
-        raise DataError(f"{root}: {need} must be there, found {found}; {LAYOUT_HELP}")
+        raise DataError(f"{root}: {need} must be there, found {found}; {kind.layout}")
     if _SPLIT_NAMES.issuperset(name.lower() for name in names):
         raise DataError(
             f"{root}: {', '.join(map(repr, names))} are names of splits, not of classes, and there is no"
-            f" 'train'; {LAYOUT_HELP}"
+            f" 'train'; {kind.layout}"
         )
     return tuple(names)
 
 
-def _listing(root: Path, classes: tuple[str, ...]) -> Part:
-    """Every image below each class folder, sorted, with its label."""
+def _listing(root: Path, classes: tuple[str, ...], kind: FileKind) -> Part:
+    """Every file of that kind below each class folder, sorted, with its label."""
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(
-            p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+            p for p in (root / name).rglob("*") if p.suffix.lower() in kind.suffixes and p.is_file()
         )
         if not found:
             raise DataError(
-                f"{root / name}: no image in this class folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
+                f"{root / name}: no {kind.noun} in this class folder ({', '.join(sorted(kind.suffixes))})"
             )
         paths += found
         labels += [label] * len(found)
     return paths, np.array(labels, dtype=np.int64)
 
 
-def _other_parts(root: Path, classes: tuple[str, ...]) -> dict[str, Part]:
+def _other_parts(root: Path, classes: tuple[str, ...], kind: FileKind) -> dict[str, Part]:
     parts = {}
     for what, names in (("validation", _VALIDATION_NAMES), ("test", ("test",))):
         folder = next((root / n for n in names if (root / n).is_dir()), None)
         if folder is None:
             continue
-        unknown = sorted(set(_class_names(folder, least=1)) - set(classes))
+        unknown = sorted(set(_class_names(folder, kind, least=1)) - set(classes))
         if unknown:
             raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of {root / 'train'}")
         present = tuple(c for c in classes if (folder / c).is_dir())
-        paths, labels = _listing(folder, present)
+        paths, labels = _listing(folder, present, kind)
         parts[what] = (paths, np.array([classes.index(c) for c in present], dtype=np.int64)[labels])
     return parts
 
@@ -114,14 +137,16 @@ def _hold_out_test(
     paths: list[Path],
     labels: Labels,
     classes: tuple[str, ...],
+    kind: FileKind,
 ) -> dict[str, Part]:
-    """A fixed fifth of each class, at least one image, for testing; the rest for training."""
+    """A fixed fifth of each class, at least one file, for testing; the rest for training."""
     is_test = np.zeros(len(paths), dtype=bool)
     for label, name in enumerate(classes):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise DataError(
-                f"{root}: class {name!r} has one image; without a test/ folder each class needs two or more"
+                f"{root}: class {name!r} has one {kind.noun}; without a test/ folder each class needs two or"
+                " more"
             )
         chosen = fixed_permutation(len(members)).numpy()[: max(1, len(members) // _TEST_SHARE)]
         is_test[members[chosen]] = True

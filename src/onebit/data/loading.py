@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from onebit.data.audio import holds_audio, load_audio_folder
 from onebit.data.decode import Size
 from onebit.data.digits import load_digits
 from onebit.data.errors import DataError
@@ -12,7 +13,11 @@ from onebit.data.folder import LAYOUT_HELP, load_image_folder
 from onebit.data.hub import KNOWN, HubSet, load_hub_set
 from onebit.data.splits import Splits
 
-NAMES = ("digits", *KNOWN)
+_NO_FSDD = (
+    "the data set 'fsdd' is read from a folder of WAV files: get the Free Spoken Digit Dataset"
+    " (github.com/Jakobovski/free-spoken-digit-dataset) and give its folder: --data-dir FOLDER"
+)
+NAMES = ("digits", "fsdd", *KNOWN)
 
 
 def load(
@@ -23,14 +28,15 @@ def load(
     image_size: Size | None = None,
     channels: int | None = None,
 ) -> Splits:
-    """Load a data set whole: images as uint8 (N, C, H, W), labels as int64 (N,).
+    """Load a data set whole: images as uint8 (N, C, H, W), or sounds as float32 (N, 1, samples); labels as
+    int64 (N,).
 
     `name` is one of `NAMES`, a name on the Hugging Face hub ("owner/set"), or a folder of the user's own:
-    parquet files, or images with one sub-folder a class. `data_dir` is a local folder to read instead of the
-    hub. `validation` training images are held out, unless the data set brings a validation split: the last
-    ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere. `image_size` (pixels,
-    or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The embedded "digits" take
-    `validation` only.
+    parquet files, or images or WAV files with one sub-folder a class. `data_dir` is a local folder to read
+    instead of the hub. `validation` training images are held out, unless the data set brings a validation
+    split: the last ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere.
+    `image_size` (pixels, or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The
+    embedded "digits" take `validation` only. Sounds ("fsdd") take neither; see `onebit.data.audio`.
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
@@ -42,8 +48,17 @@ def load(
         _check_digits(data_dir, image_size, channels)
         return load_digits(validation)
     folder = _folder(name, data_dir)
+    if name == "fsdd" and folder is None:
+        raise DataError(_NO_FSDD)
+    if folder is not None and _is_of_sounds(folder):
+        if image_size is not None or channels is not None:
+            raise DataError(
+                f"{folder} holds WAV files: image_size={image_size}, channels={channels} mean nothing there;"
+                " leave both out"
+            )
+        return load_audio_folder(folder, name, validation=validation)
     source = KNOWN.get(name)
-    if folder is not None and next(folder.rglob("*.parquet"), None) is None:
+    if folder is not None and not _holds_parquet(folder):
         return load_image_folder(
             folder, name, validation=validation, image_size=image_size, channels=channels
         )
@@ -52,6 +67,14 @@ def load(
             raise DataError(_unknown(name))
         source = HubSet(name)
     return load_hub_set(name, source, folder, validation=validation, image_size=image_size, channels=channels)
+
+
+def _holds_parquet(folder: Path) -> bool:
+    return next(folder.rglob("*.parquet"), None) is not None
+
+
+def _is_of_sounds(folder: Path) -> bool:
+    return not _holds_parquet(folder) and holds_audio(folder)
 
 
 def _check_digits(data_dir: str | Path | None, image_size: Size | None, channels: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What every data set becomes: whole splits in memory, images as bytes."""
+"""What every data set becomes: whole splits in memory, images as bytes, sounds as floats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from onebit.data.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """`images`: uint8 (N, C, H, W), contiguous; `labels`: int64 (N,), each in 0 … classes − 1."""
+    """`images`: uint8 (N, C, H, W), contiguous; `labels`: int64 (N,), each in 0 … classes − 1.
+
+    Of a data set of sounds `images` holds the samples instead: float32 (N, 1, L), in [-1, 1].
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -43,10 +46,9 @@ class Splits:
     classes: tuple[str, ...]
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one image."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one image, (1, samples) of one sound."""
+        return tuple(self.train.images.shape[1:])
 
 
 def make_splits(
