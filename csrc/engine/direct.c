@@ -8,7 +8,7 @@ static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m,
                                 const uint32_t *a, int32_t *out) {
     onebit_value in, product;
     onebit_gemm with_input = *gemm;
-    onebit_status status = onebit_plan_words(plan, (size_t)gemm->k, &in);
+    onebit_status status = onebit_plan_packed_input(plan, 1, gemm->k, &in);
     with_input.input = in;
     if (status == ONEBIT_OK)
         status = onebit_plan_gemm(plan, &with_input, &product);
@@ -34,11 +34,8 @@ onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m
     if (n < 1 || n > INT32_MAX || k < 1 || k > INT32_MAX || m > INT32_MAX)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "binary_matmul: n and k must be 1 .. %d, m at most that",
                            INT32_MAX);
-    onebit_status status = onebit_check_bits(a, (size_t)m, (size_t)k, "binary_matmul: a");
-    if (status != ONEBIT_OK)
-        return status;
     onebit_plan *plan;
-    status = onebit_plan_create(isa, UINT64_MAX, &plan);
+    onebit_status status = onebit_plan_create(isa, UINT64_MAX, &plan);
     if (status != ONEBIT_OK)
         return status;
     onebit_gemm gemm = {.family = ONEBIT_BINARY_GEMM,
@@ -54,13 +51,19 @@ onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m
 
 onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels, const float *x,
                                uint32_t *out) {
+    return onebit_pack_sign_planes(isa, rows, channels, 1, x, out);
+}
+
+onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t channels, uint64_t pixels,
+                                      const float *x, uint32_t *out) {
     onebit_isa chosen;
     onebit_status status = onebit_choose_isa(isa, &chosen);
     if (status != ONEBIT_OK)
         return status;
-    size_t count, bytes;
-    if (!onebit_multiply((size_t)rows, (size_t)channels, &count) ||
-        !onebit_multiply(count, sizeof *x, &bytes) || bytes > PTRDIFF_MAX)
+    size_t plane, count, bytes;
+    if (!onebit_multiply((size_t)images, (size_t)channels, &plane) ||
+        !onebit_multiply(plane, (size_t)pixels, &count) || !onebit_multiply(count, sizeof *x, &bytes) ||
+        bytes > PTRDIFF_MAX)
         return onebit_fail(ONEBIT_ERROR_LIMIT, "pack_sign: more elements than a size can count");
     if (count == 0)
         return ONEBIT_OK;
@@ -68,6 +71,9 @@ onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "pack_sign: the input or the output is NULL");
     if (onebit_elementwise_of(chosen)->has_nan(count, x))
         return onebit_fail(ONEBIT_ERROR_INPUT, "pack_sign: the input has a NaN");
-    onebit_pack_of(chosen)->sign((size_t)rows, (size_t)channels, x, out);
+    if (pixels == 1)
+        onebit_pack_of(chosen)->sign((size_t)images, (size_t)channels, x, out);
+    else
+        onebit_pack_of(chosen)->sign_planes((size_t)images, (size_t)channels, (size_t)pixels, x, out);
     return ONEBIT_OK;
 }

@@ -1,5 +1,6 @@
 /* An engine: the memory and threads of one run at a time, over a finished plan. */
 #include <fenv.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,11 +11,17 @@
 /* An op of less effort (about cycles) than this runs on the calling thread: waking others costs as much. */
 enum { EFFORT_WORTH_THREADS = 6000 };
 
-struct onebit_engine {
-    onebit_plan *plan;
+/* Threads, and a lock around each run: of one engine, or of several that take turns. */
+typedef struct {
+    _Atomic unsigned references;
     onebit_threads *pool;
     onebit_lock *lock;
     unsigned threads;
+} engine_crew;
+
+struct onebit_engine {
+    onebit_plan *plan;
+    engine_crew *crew;
     unsigned char *arena;
     unsigned char *scratch; /* [threads] of plan->scratch_bytes */
     unsigned char **bytes;  /* [values]: where each root's bytes are in this pass */
@@ -28,15 +35,32 @@ static onebit_status refuse(onebit_engine *engine, const char *what) {
     return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused %s for an engine", what);
 }
 
-onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine) {
-    if (!plan || !engine)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the plan or the place for the engine is NULL");
-    *engine = NULL;
-    if (!plan->finished)
-        return onebit_fail(ONEBIT_ERROR_ORDER, "the plan is not finished");
-    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "threads is %u; it must be 1 .. %d", (unsigned)threads,
-                           ONEBIT_MAX_THREADS);
+static void release_crew(engine_crew *crew) {
+    if (!crew || atomic_fetch_sub(&crew->references, 1) != 1)
+        return;
+    onebit_threads_destroy(crew->pool);
+    onebit_lock_destroy(crew->lock);
+    free(crew);
+}
+
+/* NULL when the system refuses memory or threads. */
+static engine_crew *new_crew(unsigned threads) {
+    engine_crew *crew = calloc(1, sizeof *crew);
+    if (!crew)
+        return NULL;
+    atomic_init(&crew->references, 1);
+    crew->threads = threads;
+    crew->lock = onebit_lock_create();
+    crew->pool = crew->lock ? onebit_threads_create(threads) : NULL;
+    if (crew->pool)
+        return crew;
+    release_crew(crew);
+    return NULL;
+}
+
+/* crew: whose threads to use; NULL for `threads` of its own. */
+static onebit_status create_engine(onebit_plan *plan, unsigned threads, engine_crew *crew,
+                                   onebit_engine **engine) {
     size_t scratch, needed, constants = plan->weight_bytes + plan->constant_bytes;
     if (!onebit_multiply(plan->scratch_bytes, threads, &scratch) ||
         !onebit_add(constants + plan->arena_bytes, scratch, &needed) || needed > plan->max_memory)
@@ -49,31 +73,59 @@ onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_e
         return refuse(NULL, "memory");
     atomic_fetch_add(&plan->references, 1);
     made->plan = plan;
-    made->threads = threads;
+    if (crew)
+        atomic_fetch_add(&crew->references, 1);
+    made->crew = crew ? crew : new_crew(threads);
+    if (!made->crew)
+        return refuse(made, "threads");
     made->arena = onebit_alloc(plan->arena_bytes);
     made->scratch = onebit_alloc(scratch);
     made->bytes = calloc(plan->value_count + 1, sizeof *made->bytes);
-    made->lock = onebit_lock_create();
-    if (!made->arena || !made->scratch || !made->bytes || !made->lock)
+    if (!made->arena || !made->scratch || !made->bytes)
         return refuse(made, "memory");
-    made->pool = onebit_threads_create(threads);
-    if (!made->pool)
-        return refuse(made, "threads");
     *engine = made;
     return ONEBIT_OK;
+}
+
+static onebit_status check_plan(const onebit_plan *plan, onebit_engine **engine) {
+    if (!plan || !engine)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the plan or the place for the engine is NULL");
+    *engine = NULL;
+    if (!plan->finished)
+        return onebit_fail(ONEBIT_ERROR_ORDER, "the plan is not finished");
+    return ONEBIT_OK;
+}
+
+onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine) {
+    onebit_status status = check_plan(plan, engine);
+    if (status != ONEBIT_OK)
+        return status;
+    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "threads is %u; it must be 1 .. %d", (unsigned)threads,
+                           ONEBIT_MAX_THREADS);
+    return create_engine(plan, threads, NULL, engine);
+}
+
+onebit_status onebit_engine_create_beside(onebit_plan *plan, const onebit_engine *neighbour,
+                                          onebit_engine **engine) {
+    onebit_status status = check_plan(plan, engine);
+    if (status != ONEBIT_OK)
+        return status;
+    if (!neighbour)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine whose threads to use is NULL");
+    return create_engine(plan, neighbour->crew->threads, neighbour->crew, engine);
 }
 
 onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone) {
     if (!engine || !clone)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine or the place for its clone is NULL");
-    return onebit_engine_create(engine->plan, engine->threads, clone);
+    return onebit_engine_create(engine->plan, engine->crew->threads, clone);
 }
 
 void onebit_engine_destroy(onebit_engine *engine) {
     if (!engine)
         return;
-    onebit_threads_destroy(engine->pool);
-    onebit_lock_destroy(engine->lock);
+    release_crew(engine->crew);
     free(engine->arena);
     free(engine->scratch);
     free(engine->bytes);
@@ -88,7 +140,7 @@ onebit_status onebit_engine_memory(const onebit_engine *engine, onebit_memory *m
     *memory = (onebit_memory){.weights = plan->weight_bytes,
                               .constants = plan->constant_bytes,
                               .arena = plan->arena_bytes,
-                              .scratch = plan->scratch_bytes * engine->threads,
+                              .scratch = plan->scratch_bytes * engine->crew->threads,
                               .chunk = plan->chunk};
     return ONEBIT_OK;
 }
@@ -164,6 +216,14 @@ static onebit_status enter(onebit_engine *engine, size_t done, size_t samples, c
         }
         /* Never written through: no op's output is placed in an input. */
         engine->bytes[plan->inputs[i]] = (unsigned char *)(uintptr_t)from;
+        if (value->packed) {
+            char what[32];
+            snprintf(what, sizeof what, "input %zu", i);
+            const onebit_status status = onebit_check_bits((const uint32_t *)(const void *)from,
+                                                           samples * value->rows, value->channels, what);
+            if (status != ONEBIT_OK)
+                return status;
+        }
         if (value->dtype == ONEBIT_F32 && plan->elementwise->has_nan(samples * value->rows * value->channels,
                                                                      (const float *)(const void *)from))
             return onebit_fail(ONEBIT_ERROR_INPUT, "input %zu has a NaN", i);
@@ -177,7 +237,7 @@ static void leave(onebit_engine *engine, size_t done, size_t samples, void *cons
         const plan_value *value = &plan->values[plan->outputs[i]];
         const plan_value *root = &plan->values[value->root];
         unsigned char *to = (unsigned char *)outputs[i] + done * caller_bytes(value);
-        if (value->dtype == ONEBIT_BITS)
+        if (value->dtype == ONEBIT_BITS && !value->packed)
             plan->pack->unpack(samples * value->rows, value->channels,
                                (const uint32_t *)(const void *)engine->bytes[value->root], (int8_t *)to);
         else if (root->place != PLACE_OUTPUT || root->slot != i)
@@ -220,10 +280,10 @@ static void run_group(onebit_engine *engine, const plan_op *op, size_t group, si
     engine->op = op;
     engine->group = group;
     engine->samples = samples;
-    if (engine->threads == 1 || effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
+    if (engine->crew->threads == 1 || effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
         run_share(engine, 0, 1);
     else
-        onebit_threads_run(engine->pool, run_share, engine);
+        onebit_threads_run(engine->crew->pool, run_share, engine);
 }
 
 static double now(void) {
@@ -268,11 +328,11 @@ onebit_status onebit_engine_run(onebit_engine *engine, uint64_t batch, const voi
     /* The calling thread may flush subnormals or round otherwise; the pool's threads do not. The results are
      * to be the same on each. */
     fenv_t before;
-    onebit_lock_acquire(engine->lock);
+    onebit_lock_acquire(engine->crew->lock);
     fegetenv(&before);
     fesetenv(FE_DFL_ENV);
     status = run_passes(engine, (size_t)batch, inputs, outputs, op_seconds);
     fesetenv(&before);
-    onebit_lock_release(engine->lock);
+    onebit_lock_release(engine->crew->lock);
     return status;
 }

@@ -47,7 +47,7 @@ typedef struct {
     onebit_dtype dtype;
     size_t rows, channels;
     size_t row_bytes, sample_bytes; /* as stored: bits in words */
-    bool packed;                    /* bits that the caller gives as words, not as int8 */
+    bool packed;                    /* bits that cross to and from the caller as words, not as int8 */
     onebit_value root;              /* the value whose bytes these are; itself unless a reshape renamed it */
     /* The rest is meaningful for roots only. */
     value_place place;
@@ -185,8 +185,6 @@ onebit_status onebit_check_size(const onebit_plan *plan, onebit_dtype dtype, siz
 /* A new value; its root is itself. */
 onebit_status onebit_plan_value(onebit_plan *plan, onebit_dtype dtype, size_t rows, size_t channels,
                                 onebit_value *value);
-/* An input of packed bits, one row a sample, that the caller gives as words. */
-onebit_status onebit_plan_words(onebit_plan *plan, size_t channels, onebit_value *value);
 /* Adds the op and its output value; fills op->output and *value. Nothing is added on failure. */
 onebit_status onebit_plan_add(onebit_plan *plan, plan_op *op, onebit_dtype dtype, size_t rows,
                               size_t channels, onebit_value *value);

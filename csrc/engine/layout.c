@@ -20,7 +20,14 @@ static plan_value *root_of(const onebit_plan *plan, onebit_value value) {
     return &plan->values[plan->values[value].root];
 }
 
-/* Inputs and outputs stay in the caller's memory, where they have the caller's form: everything but bits
+static bool is_input(const onebit_plan *plan, onebit_value value) {
+    for (size_t i = 0; i < plan->input_count; ++i)
+        if (plan->inputs[i] == value)
+            return true;
+    return false;
+}
+
+/* Inputs and outputs stay in the caller's memory, where they have the caller's form: everything but int8 bits
  * has, and each output needs a value of its own. */
 static void place_values(onebit_plan *plan) {
     for (size_t i = 0; i < plan->value_count; ++i) {
@@ -35,7 +42,8 @@ static void place_values(onebit_plan *plan) {
     }
     for (size_t i = 0; i < plan->output_count; ++i) {
         plan_value *root = root_of(plan, plan->outputs[i]);
-        if (root->place == PLACE_ARENA && root->dtype != ONEBIT_BITS) {
+        const bool as_stored = root->dtype != ONEBIT_BITS || plan->values[plan->outputs[i]].packed;
+        if (root->place == PLACE_ARENA && as_stored && !is_input(plan, root->root)) {
             root->place = PLACE_OUTPUT;
             root->slot = i;
         }

@@ -185,8 +185,9 @@ onebit_status onebit_plan_input(onebit_plan *plan, onebit_dtype dtype, uint64_t 
     return status;
 }
 
-onebit_status onebit_plan_words(onebit_plan *plan, size_t channels, onebit_value *value) {
-    onebit_status status = onebit_plan_input(plan, ONEBIT_BITS, 1, channels, value);
+onebit_status onebit_plan_packed_input(onebit_plan *plan, uint64_t rows, uint64_t channels,
+                                       onebit_value *value) {
+    onebit_status status = onebit_plan_input(plan, ONEBIT_BITS, rows, channels, value);
     if (status == ONEBIT_OK)
         plan->values[*value].packed = true;
     return status;
@@ -205,6 +206,32 @@ onebit_status onebit_plan_output(onebit_plan *plan, onebit_value value) {
         return out_of_memory(plan->output_room * 2 * sizeof *plan->outputs);
     plan->outputs[plan->output_count++] = value;
     return ONEBIT_OK;
+}
+
+static bool is_among(const onebit_value *values, size_t count, onebit_value value) {
+    for (size_t i = 0; i < count; ++i)
+        if (values[i] == value)
+            return true;
+    return false;
+}
+
+onebit_status onebit_plan_packed_output(onebit_plan *plan, onebit_value value) {
+    const plan_value *found;
+    onebit_status status = onebit_check_open(plan);
+    if (status == ONEBIT_OK)
+        status = onebit_check_value(plan, value, &found);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_BITS, "a packed output");
+    if (status == ONEBIT_OK && !found->packed &&
+        (is_among(plan->inputs, plan->input_count, value) ||
+         is_among(plan->outputs, plan->output_count, value)))
+        status =
+            onebit_fail(ONEBIT_ERROR_ARGUMENT, "value %d already is an input or output as int8", (int)value);
+    if (status == ONEBIT_OK)
+        status = onebit_plan_output(plan, value);
+    if (status == ONEBIT_OK)
+        plan->values[value].packed = true;
+    return status;
 }
 
 onebit_status onebit_plan_finish(onebit_plan *plan) {

@@ -71,7 +71,7 @@ const char *onebit_dtype_name(onebit_dtype dtype) {
 onebit_status onebit_check_bits(const uint32_t *words, size_t rows, size_t channels, const char *what) {
     size_t row_words = onebit_words(channels);
     uint32_t padding = ~onebit_tail_mask(channels);
-    for (size_t row = 0; row < rows; ++row)
+    for (size_t row = 0; padding && row < rows; ++row)
         if (words[row * row_words + row_words - 1] & padding)
             return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: row %zu has a padding bit that is not zero", what,
                                row);

@@ -475,9 +475,9 @@ static void test_direct(test_random *random) {
     BAD(onebit_binary_matmul(NULL, 1, A, B, C, a, w, &out[0][0]), ONEBIT_ERROR_ARGUMENT, "padding");
 }
 
-#include "engine/test_images.h"
-
 #include "engine/test_fuzz.h"
+#include "engine/test_images.h"
+#include "engine/test_packed.h"
 
 int main(void) {
     test_random random = test_seed(20260729);
@@ -492,6 +492,7 @@ int main(void) {
     test_network(&random);
     test_direct(&random);
     test_images(&random);
+    test_packed(&random);
     test_fuzz(&random);
     return test_finish();
 }

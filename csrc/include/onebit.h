@@ -12,7 +12,7 @@
  * A value belongs to one sample of the batch and has `rows` x `channels` elements. Values of type BITS are
  * +1 or -1. Bit 1 means +1, channel c is bit c % 32 of little-endian 32-bit word c / 32, each row starts a
  * new word, and padding bits are zero. Constants cross this interface packed so; samples cross it as int8,
- * one +1 or -1 an element. */
+ * one +1 or -1 an element, or packed as well where the caller says so. */
 #ifndef ONEBIT_H
 #define ONEBIT_H
 
@@ -67,8 +67,15 @@ ONEBIT_API void onebit_plan_release(onebit_plan *plan);
 
 ONEBIT_API onebit_status onebit_plan_input(onebit_plan *plan, onebit_dtype dtype, uint64_t rows,
                                            uint64_t channels, onebit_value *value);
+/* The next input, of type BITS, whose samples cross as rows of words. A padding bit that is not zero is
+ * refused when it comes. */
+ONEBIT_API onebit_status onebit_plan_packed_input(onebit_plan *plan, uint64_t rows, uint64_t channels,
+                                                  onebit_value *value);
 /* Makes a value the next output. A value may be an output and an input of further ops. */
 ONEBIT_API onebit_status onebit_plan_output(onebit_plan *plan, onebit_value value);
+/* The same with a value of type BITS, whose samples then cross as rows of words. A value crosses in one form
+ * only: one that already is an input or output as int8 is refused, and a packed one stays packed. */
+ONEBIT_API onebit_status onebit_plan_packed_output(onebit_plan *plan, onebit_value value);
 /* Lays out the memory. Then no more ops can be added and engines can be created. */
 ONEBIT_API onebit_status onebit_plan_finish(onebit_plan *plan);
 
@@ -220,6 +227,10 @@ ONEBIT_API onebit_status onebit_plan_op(const onebit_plan *plan, uint64_t index,
 ONEBIT_API onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine);
 /* Another engine of the same plan and as many threads, for use at the same time as the first. */
 ONEBIT_API onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone);
+/* An engine of any finished plan that has no threads of its own but uses `neighbour`'s: for many small plans
+ * that run one after another. The two wait for each other, and either may be destroyed first. */
+ONEBIT_API onebit_status onebit_engine_create_beside(onebit_plan *plan, const onebit_engine *neighbour,
+                                                     onebit_engine **engine);
 /* NULL is allowed. No run may be in progress. */
 ONEBIT_API void onebit_engine_destroy(onebit_engine *engine);
 
@@ -250,6 +261,11 @@ ONEBIT_API onebit_status onebit_binary_matmul(const char *isa, uint32_t threads,
 /* out[r]: bits x[r][c] >= 0, packed; x: [rows][channels]. A NaN is refused. */
 ONEBIT_API onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels, const float *x,
                                           uint32_t *out);
+
+/* The same from images in planes, x: [images][channels][pixels], to out: [images][pixels][ceil(channels /
+ * 32)] words: each pixel's signs beside each other. A NaN is refused. */
+ONEBIT_API onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t channels,
+                                                 uint64_t pixels, const float *x, uint32_t *out);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "kernels/pack/planes.inc"
+
 static void sign(size_t rows, size_t channels, const float *x, uint32_t *bits) {
     for (size_t row = 0; row < rows; ++row)
         for (size_t left = channels; left;) {
@@ -67,6 +69,7 @@ const onebit_pack onebit_pack_generic = {
     .isa = ONEBIT_ISA_GENERIC,
     .name = "pack/generic",
     .sign = sign,
+    .sign_planes = sign_planes,
     .unpack = unpack,
     .repack = onebit_pack_repack,
 };

@@ -18,6 +18,9 @@ typedef struct {
     /* bits[r] bit c = x[r][c] >= 0: -0.0 gives 1. A NaN gives 0; callers refuse it before. */
     void (*sign)(size_t rows, size_t channels, const float *x, uint32_t *bits);
 
+    /* The same from planes, x: [images][channels][pixels], to bits: [images][pixels] rows of channels. */
+    void (*sign_planes)(size_t images, size_t channels, size_t pixels, const float *x, uint32_t *bits);
+
     /* out[r][c] = +1 or -1. */
     void (*unpack)(size_t rows, size_t channels, const uint32_t *bits, int8_t *out);
 

@@ -48,6 +48,27 @@ static void test_sign(const onebit_pack *v, test_random *random, size_t rows, si
     free(x);
 }
 
+static void test_sign_planes(const onebit_pack *v, test_random *random, size_t channels, size_t pixels) {
+    enum { IMAGES = 2 };
+    float *x = test_alloc_input(IMAGES * channels * pixels * sizeof *x);
+    uint32_t *bits = test_alloc(IMAGES * pixels * onebit_words(channels) * sizeof *bits);
+    for (size_t i = 0; i < IMAGES * channels * pixels; ++i)
+        x[i] = draw(random);
+    v->sign_planes(IMAGES, channels, pixels, x, bits);
+    for (size_t image = 0; image < IMAGES; ++image)
+        for (size_t c = 0; c < channels; ++c)
+            for (size_t p = 0; p < pixels; ++p) {
+                float value = x[(image * channels + c) * pixels + p];
+                CHECK_EQ(bit_of(bits, channels, image * pixels + p, c), value > 0 || value == 0,
+                         "%s: sign of %g, plane %zu of %zu, pixel %zu of %zu", v->name, (double)value, c,
+                         channels, p, pixels);
+            }
+    check_padding(v, bits, IMAGES * pixels, channels);
+    CHECK(test_guards(bits), "%s: sign_planes wrote outside, %zu channels", v->name, channels);
+    test_free(bits);
+    free(x);
+}
+
 static void test_unpack(const onebit_pack *v, test_random *random, size_t rows, size_t channels) {
     size_t words = rows * onebit_words(channels);
     uint32_t *bits = test_alloc_input(words * sizeof *bits);
@@ -97,6 +118,10 @@ static void test_variant(onebit_isa isa, const onebit_pack *v, test_random rando
             test_sign(v, &random, rows, sizes[i]);
             test_unpack(v, &random, rows, sizes[i]);
         }
+    for (size_t i = 0; i < SIZES; ++i)
+        for (size_t j = 0; j < SIZES; ++j)
+            if (sizes[i] * sizes[j] < 20000)
+                test_sign_planes(v, &random, sizes[i], sizes[j]);
     for (size_t rows = 1; rows <= 66; ++rows)
         for (size_t i = 0; i < SIZES; ++i)
             for (size_t out_rows = 1; out_rows <= rows * sizes[i]; out_rows = out_rows * 2 + out_rows % 2)

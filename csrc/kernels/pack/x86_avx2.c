@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/pack/planes.inc"
+
 static inline uint32_t sign8(const float *x) {
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x), _mm256_setzero_ps(), _CMP_GE_OQ));
 }
@@ -53,6 +55,7 @@ const onebit_pack onebit_pack_avx2 = {
     .isa = ONEBIT_ISA_AVX2,
     .name = "pack/avx2",
     .sign = sign,
+    .sign_planes = sign_planes,
     .unpack = unpack,
     .repack = onebit_pack_repack,
 };

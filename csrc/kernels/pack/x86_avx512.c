@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/pack/planes.inc"
+
 /* Lanes outside `live` are not read and give 0. */
 static inline uint32_t sign16(__mmask16 live, const float *x) {
     return _mm512_mask_cmp_ps_mask(live, _mm512_maskz_loadu_ps(live, x), _mm512_setzero_ps(), _CMP_GE_OQ);
@@ -40,6 +42,7 @@ const onebit_pack onebit_pack_avx512 = {
     .isa = ONEBIT_ISA_AVX512,
     .name = "pack/avx512",
     .sign = sign,
+    .sign_planes = sign_planes,
     .unpack = unpack,
     .repack = onebit_pack_repack,
 };
