@@ -34,6 +34,13 @@ def values(dtype: torch.dtype, n: int = 511, seed: int = 0) -> torch.Tensor:
     return torch.cat([torch.tensor(SPECIAL), torch.randn(n, generator=generator)]).to(dtype)
 
 
+def sample(name: str, dtype: torch.dtype) -> torch.Tensor:
+    """Something the quantizer takes: every special value, or filters of weights for those that want them."""
+    if getattr(quantizers.create(name), "only_for", None) == "weights":
+        return torch.randn(7, 75, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return values(dtype)
+
+
 def expected_sign(x: torch.Tensor) -> list[float]:
     return [1.0 if v == 0 or v > 0 else -1.0 for v in x.tolist()]
 
@@ -142,11 +149,11 @@ def test_compiled_equals_eager(name: str, dtype: torch.dtype) -> None:
     torch.compiler.reset()
     quantizer = quantizers.create(name)
     compiled = torch.compile(quantizer, backend="aot_eager", fullgraph=True)
-    g = torch.randn(values(dtype).shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    g = torch.randn(sample(name, dtype).shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     results = []
     for function in (quantizer, compiled):
         torch.manual_seed(11)
-        x = values(dtype).requires_grad_()
+        x = sample(name, dtype).requires_grad_()
         y = function(x)
         y.backward(g)
         results.append((y.detach(), x.grad))
@@ -185,8 +192,29 @@ def test_compiled_inside_a_graph_keeps_its_gradient(name: str, dtype: torch.dtyp
         assert eager.count_nonzero() > 0
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", quantizers.names())
+def test_an_empty_input_gives_an_empty_output_and_gradient(name: str, dtype: torch.dtype) -> None:
+    x = torch.zeros(0, 5, dtype=dtype, requires_grad=True)
+    y = quantizers.create(name)(x)
+    y.sum().backward()
+    assert y.shape == (0, 5)
+    assert y.dtype == dtype
+    assert x.grad is not None
+    assert x.grad.shape == (0, 5)
+
+
+@pytest.mark.parametrize("name", quantizers.names())
+def test_integers_are_refused_by_every_module(name: str) -> None:
+    with pytest.raises(TypeError, match=r"int64.*ScalePixels"):
+        quantizers.create(name)(torch.zeros(3, 3, dtype=torch.int64))
+
+
 def test_create_by_name_makes_new_modules() -> None:
-    assert quantizers.names() == ["approx_sign", "ste_sign", "stochastic_sign"]
+    assert quantizers.names() == [
+        *("approx_sign", "ede", "heaviside", "libra", "magnitude_aware_sign", "recu"),
+        *("ste_sign", "stochastic_sign", "swish_sign"),
+    ]
     assert isinstance(quantizers.create("ste_sign"), SteSign)
     assert quantizers.create("stochastic_sign", real_in_eval=True).real_in_eval is True
     assert quantizers.create("ste_sign") is not quantizers.create("ste_sign")

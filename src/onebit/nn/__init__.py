@@ -9,29 +9,46 @@ from onebit.nn.conv import BinaryConv1d, BinaryConv2d
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
 from onebit.nn.pixels import NormalizePixels, ScalePixels
+from onebit.nn.power_of_two import ap2
 from onebit.nn.quantizers import (
+    EDE,
     ApproxSign,
+    Heaviside,
     SteSign,
     StochasticSign,
+    SwishSign,
     approx_sign,
+    ede_sign,
+    heaviside,
     ste_sign,
     stochastic_sign,
+    swish_sign,
 )
+from onebit.nn.quantizers_weight import LibraSign, MagnitudeAwareSign, ReCU
 from onebit.nn.schedules import set_progress_
 
 __all__ = [
+    "EDE",
     "ApproxSign",
     "BinaryConv1d",
     "BinaryConv2d",
     "BinaryLinear",
+    "Heaviside",
+    "LibraSign",
+    "MagnitudeAwareSign",
     "NormalizePixels",
     "RPReLU",
     "RSign",
+    "ReCU",
     "ScalePixels",
     "SquareHingeLoss",
     "SteSign",
     "StochasticSign",
+    "SwishSign",
+    "ap2",
     "approx_sign",
+    "ede_sign",
+    "heaviside",
     "markers",
     "quantizers",
     "reestimate_batch_norm_",
@@ -39,4 +56,5 @@ __all__ = [
     "square_hinge",
     "ste_sign",
     "stochastic_sign",
+    "swish_sign",
 ]

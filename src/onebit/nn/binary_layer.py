@@ -73,6 +73,11 @@ class BinaryLayer(nn.Module):
         self.init = init
         self.input_quantizer = quantizers.resolve(input_quantizer, "input_quantizer")
         self.weight_quantizer = quantizers.resolve(weight_quantizer, "weight_quantizer")
+        if weight_scale is not None and hasattr(self.weight_quantizer, "factors"):
+            raise ValueError(
+                f"weight_scale={weight_scale!r} meets weight_quantizer={weight_quantizer!r}, which brings a "
+                "scale of its own: use weight_scale=None, or another quantizer"
+            )
         outputs = weight_shape[0]
         self.weight = nn.Parameter(torch.empty(*weight_shape))
         self.register_parameter(
@@ -102,7 +107,14 @@ class BinaryLayer(nn.Module):
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
     def quantized_weight(self) -> tuple[Tensor, Tensor | None]:
-        """What the product sees of the weight, and the factor α, (out,), of the finished sum, if any."""
+        """What the product sees of the weight, and the factor α, (out,), of the finished sum, if any.
+
+        A weight quantizer that has `factors` brings its own α (see quantizers_weight.py).
+        """
+        factors = getattr(self.weight_quantizer, "factors", None)
+        if factors is not None:
+            signs, alpha = factors(self.weight)
+            return signs, alpha
         binary = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
         if self.weight_scale == "channel_mean":
             return binary, channel_mean(self.weight)

@@ -8,10 +8,16 @@ Backward of both (BNN eq. 4):                            dC/dx = dC/dq where |x|
 
 Backward of ApproxSign (Bi-Real Net, arXiv 1808.00278):
                                                          dC/dx = dC/dq · (2 - 2|x|) where |x| < 1, else 0
+Backward of SwishSign (BNN+, arXiv 1812.11800):          dC/dx = dC/dq · β·(2 - βx·tanh(βx/2)) / (1 + cosh βx)
+Backward of EDE (IR-Net, arXiv 1909.10788, section 3.3): dC/dx = dC/dq · k·t·(1 - tanh²(t·x))
 
 The true derivative of sign is 0 almost everywhere. The straight-through estimator (STE) uses the derivative
 of hard tanh instead: straight through inside [-1, 1], stopped outside ("saturating"). ApproxSign uses that
-of a piecewise quadratic, which hugs the step more closely: 2 at 0, falling to 0 at ±1.
+of a piecewise quadratic, which hugs the step more closely: 2 at 0, falling to 0 at ±1. SwishSign uses that
+of 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1: β at 0, slightly negative beyond |βx| = 2.4. EDE uses that of k·tanh(t·x),
+almost the identity when training starts, almost the step when it ends. Heaviside is sign with 0 for -1.
+
+Quantizers that look at a whole filter of weights stand in quantizers_weight.py. docs/quantizers.md has plots.
 
 Which STE for weights? BinaryConnect (Algorithm 1) hands dC/dq straight to the latent weight, with no window,
 and then clips the latent weight to [-1, 1]. Under that clipping every latent weight lies inside the window,
@@ -39,15 +45,21 @@ from torch import Tensor, nn
 from onebit.nn.markers import emits_markers, sign_formula
 
 __all__ = [
+    "EDE",
     "ApproxSign",
+    "Heaviside",
     "SteSign",
     "StochasticSign",
+    "SwishSign",
     "approx_sign",
     "create",
+    "ede_sign",
+    "heaviside",
     "names",
     "register",
     "ste_sign",
     "stochastic_sign",
+    "swish_sign",
 ]
 
 _registry: dict[str, Callable[..., nn.Module]] = {}
@@ -84,19 +96,27 @@ def resolve(quantizer: str | nn.Module | None, argument: str) -> nn.Module | Non
     """What a layer's `input_quantizer=` or `weight_quantizer=` stands for.
 
     A name is created, a module is taken as it is, None stays None; anything else raises TypeError naming
-    `argument`.
+    `argument`. A module may say by an attribute `only_for`, "weights" or "inputs", what it is made for;
+    ValueError where `argument` is the other one.
     """
-    if quantizer is None or isinstance(quantizer, nn.Module):
-        return quantizer
-    if isinstance(quantizer, str):
-        return create(quantizer)
-    raise TypeError(
-        f"{argument} must be a name ({', '.join(map(repr, names()))}), a torch.nn.Module or None; "
-        f"got {quantizer!r}"
-    )
+    if quantizer is None:
+        return None
+    if not isinstance(quantizer, (str, nn.Module)):
+        raise TypeError(
+            f"{argument} must be a name ({', '.join(map(repr, names()))}), a torch.nn.Module or None; "
+            f"got {quantizer!r}"
+        )
+    module = create(quantizer) if isinstance(quantizer, str) else quantizer
+    role = "weights" if argument == "weight_quantizer" else "inputs"
+    only = getattr(module, "only_for", role)
+    if only != role:
+        fix = "weight_quantizer" if only == "weights" else "input_quantizer"
+        raise ValueError(f"{argument}={quantizer!r} is a quantizer for {only} only; give it as {fix}")
+    return module
 
 
-def _require_float(x: Tensor, who: str) -> None:
+def require_float(x: Tensor, who: str) -> None:
+    """TypeError, naming `who`, unless x is floating point."""
     if not x.is_floating_point():
         raise TypeError(
             f"{who} takes floating-point tensors, got {x.dtype}; for bytes put onebit.nn.ScalePixels() "
@@ -135,6 +155,61 @@ class _ApproxSign(torch.autograd.Function):
         return torch.where(size < 1, (2 - 2 * size) * grad_outputs[0], 0)
 
 
+def _wide(x: Tensor) -> Tensor:
+    """x in at least float32: the slopes below lose their tails in the 8 bits of a bfloat16."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+class _SwishSign(torch.autograd.Function):
+    """sign with the derivative of BNN+'s SignSwish."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.beta = beta
+        return sign_formula(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        # 1/(1 + cosh z) = 2·σ(z)·(1 - σ(z)) = 2·σ(z)·σ(-z), which does not overflow; beyond |z| = 700 it is
+        # 0 in float32 and below 1e-300 in float64, and z itself must not be infinite: 0·inf is NaN.
+        z = (_wide(x) * ctx.beta).clamp(-700, 700)
+        slope = 2 * ctx.beta * (2 - z * torch.tanh(z / 2)) * torch.sigmoid(z) * torch.sigmoid(-z)
+        return (slope * grad_outputs[0]).to(x.dtype), None
+
+
+class _EDE(torch.autograd.Function):
+    """sign with the derivative of k·tanh(t·x), k = max(1/t, 1); t is a tensor of one number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:
+        ctx.save_for_backward(x, t)
+        return sign_formula(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        x, t = ctx.saved_tensors
+        # k·t = max(1/t, 1)·t = max(1, t)
+        slope = t.clamp(min=1) * (1 - torch.tanh(_wide(x) * t).square())
+        return (slope * grad_outputs[0]).to(x.dtype), None
+
+
+class _Heaviside(torch.autograd.Function):
+    """1 where x >= 0, else 0, with the saturating STE."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.window = window
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return torch.where(x.abs() <= ctx.window, grad_outputs[0], 0), None
+
+
 class _StochasticSign(torch.autograd.Function):
     """+1 where noise < p(x), else -1; noise is uniform on [0, 1), float32, of x's shape."""
 
@@ -156,7 +231,7 @@ def ste_sign(x: Tensor, window: float = 1.0) -> Tensor:
 
     x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     """
-    _require_float(x, "ste_sign")
+    require_float(x, "ste_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
     return cast(Tensor, _SteSign.apply(x, window))  # type: ignore[no-untyped-call]
@@ -167,10 +242,49 @@ def approx_sign(x: Tensor) -> Tensor:
 
     x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     """
-    _require_float(x, "approx_sign")
+    require_float(x, "approx_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
     return cast(Tensor, _ApproxSign.apply(x))  # type: ignore[no-untyped-call]
+
+
+def swish_sign(x: Tensor, beta: float = 5.0) -> Tensor:
+    """sign(x), with the gradient of BNN+ (arXiv 1812.11800): g·β·(2 - βx·tanh(βx/2)) / (1 + cosh βx).
+
+    x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
+    The slope is β at x = 0, 0 at |βx| = 2.4, slightly negative beyond, and its integral from 0 to infinity
+    is 1, so that sign is its limit for a large β. In a NaN's place the gradient is NaN.
+    """
+    require_float(x, "swish_sign")
+    if emits_markers():
+        return cast(Tensor, torch.ops.onebit.sign(x))
+    return cast(Tensor, _SwishSign.apply(x, beta))  # type: ignore[no-untyped-call]
+
+
+def ede_sign(x: Tensor, t: Tensor) -> Tensor:
+    """sign(x), with IR-Net's error decay estimator as gradient: g·k·t·(1 - tanh²(t·x)), k = max(1/t, 1).
+
+    x: floating point, any shape; t: a positive number as a tensor of no axes (a tensor, so that a compiled
+    step follows its schedule). Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
+    arXiv 1909.10788, section 3.3. In a NaN's place the gradient is NaN.
+    """
+    require_float(x, "ede_sign")
+    if emits_markers():
+        return cast(Tensor, torch.ops.onebit.sign(x))
+    return cast(Tensor, _EDE.apply(x, t))  # type: ignore[no-untyped-call]
+
+
+def heaviside(x: Tensor, window: float = 1.0) -> Tensor:
+    """1 where x >= 0, else 0; the gradient passes where |x| <= window (saturating STE).
+
+    x: floating point, any shape. Returns 0 or 1 in x's dtype and shape, a fresh tensor. TypeError for
+    integers. It is (sign(x) + 1)/2 with the gradient of sign, not half of it (Larq's `SteHeaviside`, which
+    however has 0 at x = 0). A NaN becomes 0, without gradient.
+    """
+    require_float(x, "heaviside")
+    if emits_markers():
+        return cast(Tensor, (torch.ops.onebit.sign(x) + 1) / 2)
+    return cast(Tensor, _Heaviside.apply(x, window))  # type: ignore[no-untyped-call]
 
 
 def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -180,9 +294,14 @@ def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> T
     x <= -1 is always -1, x >= 1 always +1. The noise is drawn in float32 whatever x's dtype: bfloat16 noise
     would have only 256 levels. `generator` defaults to the device's global one.
     """
-    _require_float(x, "stochastic_sign")
+    require_float(x, "stochastic_sign")
     noise = torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator)
     return cast(Tensor, _StochasticSign.apply(x, noise))  # type: ignore[no-untyped-call]
+
+
+def _require_positive(argument: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{argument} must be positive; got {value!r}")
 
 
 @register("ste_sign")
@@ -194,8 +313,7 @@ class SteSign(nn.Module):
 
     def __init__(self, *, window: float = 1.0) -> None:
         super().__init__()
-        if not window > 0:
-            raise ValueError(f"window must be positive; got {window!r}")
+        _require_positive("window", window)
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,3 +351,82 @@ class StochasticSign(nn.Module):
 
     def extra_repr(self) -> str:
         return "real_in_eval=True" if self.real_in_eval else ""
+
+
+@register("swish_sign")
+class SwishSign(nn.Module):
+    """`swish_sign` as a module: deterministic sign, gradient of BNN+. For inputs and weights.
+
+    beta: how closely the estimator hugs the step; 5 in the paper's comparisons. ValueError unless positive.
+    """
+
+    def __init__(self, *, beta: float = 5.0) -> None:
+        super().__init__()
+        _require_positive("beta", beta)
+        self.beta = beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return swish_sign(x, self.beta)
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}"
+
+
+@register("ede")
+class EDE(nn.Module):
+    """`ede_sign` as a module, with IR-Net's schedule (arXiv 1909.10788, section 3.3). For inputs and weights.
+
+        t(p) = t_min · (t_max / t_min)^p        p: the part of the training that is done, from 0 to 1
+
+    At the start (t = t_min = 0.1) the slope is almost 1 everywhere, so every weight can still move; at the
+    end (t = 10) it is 10 at 0 and below 0.01 beyond |x| = 0.4, close to the derivative of the sign itself.
+
+    t_min, t_max: 0.1 and 10 in the paper (its code for CIFAR's ResNet-20 has t_min = 0.001). ValueError
+        unless 0 < t_min <= t_max.
+
+    `onebit.nn.set_progress_(model, p)` moves t on; without it t stays at t_min. t is a buffer.
+    """
+
+    t: Tensor
+
+    def __init__(self, *, t_min: float = 0.1, t_max: float = 10.0) -> None:
+        super().__init__()
+        _require_positive("t_min", t_min)
+        if not t_max >= t_min:
+            raise ValueError(f"t_max must be at least t_min, {t_min!r}; got {t_max!r}")
+        self.t_min, self.t_max = t_min, t_max
+        self.register_buffer("t", torch.tensor(t_min, dtype=torch.float32))
+
+    def set_progress_(self, fraction: float) -> None:
+        """Set t for the part of the training that is done, 0 to 1, in place."""
+        self.t.fill_(self.t_min * (self.t_max / self.t_min) ** fraction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ede_sign(x, self.t)
+
+    def extra_repr(self) -> str:
+        return f"t_min={self.t_min}, t_max={self.t_max}"
+
+
+@register("heaviside")
+class Heaviside(nn.Module):
+    """`heaviside` as a module: inputs become 0 or 1. Same in train and eval mode. For inputs only.
+
+    A sum of {0, 1} times ±1 products is (Σ ±1·±1 products + Σ weights)/2, which is how it runs packed: the
+    same XNOR-popcount, the rest folded into the next threshold. Zero padding then stands for "off".
+
+    window: the gradient passes where |x| <= window. ValueError unless positive.
+    """
+
+    only_for = "inputs"
+
+    def __init__(self, *, window: float = 1.0) -> None:
+        super().__init__()
+        _require_positive("window", window)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        return heaviside(x, self.window)
+
+    def extra_repr(self) -> str:
+        return "" if self.window == 1 else f"window={self.window}"
