@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onebit.nn import markers, quantizers
 from onebit.nn.activations import RPReLU, RSign
-from onebit.nn.batch_norm import reestimate_batch_norm_
+from onebit.nn.batch_norm import BatchNormFeatures, reestimate_batch_norm_
+from onebit.nn.binarize import binarize, binarize_report
 from onebit.nn.conv import BinaryConv1d, BinaryConv2d
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
@@ -30,6 +31,7 @@ from onebit.nn.schedules import set_progress_
 __all__ = [
     "EDE",
     "ApproxSign",
+    "BatchNormFeatures",
     "BinaryConv1d",
     "BinaryConv2d",
     "BinaryLinear",
@@ -47,6 +49,8 @@ __all__ = [
     "SwishSign",
     "ap2",
     "approx_sign",
+    "binarize",
+    "binarize_report",
     "ede_sign",
     "heaviside",
     "markers",

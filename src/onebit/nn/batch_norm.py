@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["reestimate_batch_norm_"]
+__all__ = ["BatchNormFeatures", "reestimate_batch_norm_"]
 
 
 @torch.no_grad()
@@ -81,3 +81,16 @@ def _forward(model: nn.Module, batch: Any, like: Tensor | None) -> None:
         model(**{name: moved(value) for name, value in batch.items()})
     else:
         model(moved(batch[0] if isinstance(batch, (tuple, list)) else batch))
+
+
+class BatchNormFeatures(nn.BatchNorm1d):
+    """BatchNorm over the last axis, as a dense layer counts its features: (..., features) -> the same shape.
+
+    On (N, features) it is torch.nn.BatchNorm1d; with more axes, as in (N, tokens, features), every token
+    counts as a sample, padded ones too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return super().forward(x)
+        return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)

@@ -1,0 +1,357 @@
+"""`binarize`: the dense layers and convolutions of any PyTorch model, turned into binary ones.
+
+Each becomes a layer of this package that starts from the trained weights (rules: from_float.py). Two things a
+float network does not bring along have to be seen to.
+
+**What a sign sees.** Behind a ReLU every number is >= 0, and sign(ReLU(x)) is +1 everywhere: a binary layer
+put in the place of a float one there would receive nothing at all. XNOR-Net (arXiv 1603.05279, section 3.2)
+puts a BatchNorm before the sign, so that the sign asks whether a channel is above its own mean. So does
+`norm="batch"`: a layer with a binarized input gets a BatchNorm in front unless it stands directly behind a
+normalization that centres. And XNOR-Net's order, BatchNorm → sign → convolution → pool, has no ReLU between
+two binary layers: its derivative would keep the gradient from every unit below 0, which a sign needs.
+`reorder=True` leaves it out where nothing else can see its output: in an nn.Sequential, with only pools,
+dropouts, flattening or a BatchNorm between it and the next layer that is made binary.
+
+**BatchNorm's statistics.** They are those of the float network, and of the new BatchNorms mean 0 and variance
+1: call `reestimate_batch_norm_(model, batches)` before anything else.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import fnmatch
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, cast, get_args
+
+from torch import nn
+
+from onebit.nn.batch_norm import BatchNormFeatures
+from onebit.nn.binarize_report import BinarizeReport, LayerReport, weigh
+from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale, check_choice, check_count
+from onebit.nn.from_float import BinaryOptions, binary_from_float
+from onebit.nn.module_scan import (
+    Calls,
+    centred,
+    holds_products,
+    keep_calling_layers_,
+    obstacles,
+    passes_through,
+    record_calls,
+)
+
+__all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
+
+Norm = Literal["batch"]
+Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+Skip = Rule | Iterable[Rule]
+
+_REPORT = "_onebit_binarize_report"
+_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+
+
+class NormedLayer(nn.Sequential):
+    """A BatchNorm and the binary layer behind it, in the place of one float layer: `norm`, `product`.
+
+    x as the float layer took it -> as the float layer gave it. `weight` and `bias` are the binary layer's,
+    for code that asks for their dtype or device.
+    """
+
+    def __init__(self, norm: nn.Module, product: BinaryLayer) -> None:
+        super().__init__(OrderedDict(norm=norm, product=product))
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return cast(BinaryLayer, self.product).weight
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        return cast("nn.Parameter | None", cast(BinaryLayer, self.product).bias)
+
+
+def binarize(
+    model: nn.Module,
+    *,
+    weights: str | nn.Module | None = "ste_sign",
+    inputs: str | nn.Module | None = "ste_sign",
+    weight_scale: WeightScale | None = "channel_mean",
+    input_scale: InputScale | None = None,
+    norm: Norm | None = "batch",
+    reorder: bool = True,
+    skip: Skip = (),
+    keep_ends: bool = True,
+    least_terms: int = 64,
+    depthwise: bool = False,
+    example: Any = None,
+    inplace: bool = False,
+) -> nn.Module:
+    """Turn the nn.Linear, nn.Conv1d and nn.Conv2d layers of a model into binary ones that start from its
+    weights; returns the model, which is a copy unless inplace=True.
+
+        binary = onebit.nn.binarize(model, example=images[:2])
+        print(onebit.nn.binarize_report(binary))               # what is binary, what stayed real, and why
+        onebit.nn.reestimate_batch_norm_(binary, batches)      # then fine-tune in the ordinary loop
+
+    Stride, padding, dilation, groups, bias, dtype, device, mode and names stay; a layer that got a BatchNorm
+    in front is a `NormedLayer`. A layer that cannot be replaced safely is left real, and the report says why:
+    weights shared, parametrized, computed by a hook or read without calling the layer; subclasses; other
+    paddings than by zeros; layers without weights yet.
+
+    weights, inputs: quantizers for the weights and the inputs of the layers: a name of
+        `onebit.nn.quantizers.names()`, a module (each layer gets a copy) or None (stays real:
+        inputs=None is BWN, weights=None the first of ReActNet's two steps). Not both None.
+    weight_scale, input_scale: as in `BinaryConv2d`; the default is XNOR-Net's α without K. With weights=None
+        there is no scale. Grouped convolutions get no K.
+    norm: "batch", or None: no layer gets a BatchNorm in front. Nothing gets one with inputs=None.
+    reorder: leave out a ReLU between two layers of an nn.Sequential of which the second is made binary, its
+        input too.
+    skip: what to leave real: names or glob patterns of modules ("layer4.*"; naming a module that has
+        children covers them), classes, functions (name, module) -> bool, or several of these.
+    keep_ends: leave the first and the last product layer real, as the papers do; an embedding counts as one.
+        First and last by execution if there is an `example`, else in the order of registration.
+    least_terms: layers whose sums have fewer terms than this, in_channels/groups · kernel size, stay real:
+        they gain little and lose much (1×1 convolutions of few channels).
+    depthwise: True to include convolutions whose groups have one channel each.
+    example: an input of the model (a tuple: several arguments, a mapping: keywords), with which it is run
+        once, in eval mode. With it: the true order of the layers, layers that are never called stay real, and
+        no BatchNorm goes in where a normalization already stands.
+
+    ValueError for a skipped name that is not in the model, for options that do not go together, and if no
+    layer could be made binary.
+    """
+    options = _options(weights, inputs, weight_scale, input_scale)
+    check_choice("norm", norm, (None, *get_args(Norm)))
+    check_count("least_terms", least_terms)
+    if not inplace:
+        model = copy.deepcopy(model)
+    calls = None if example is None else record_calls(model, example)
+    reasons = dict(obstacles(model))
+    for name, module in model.named_modules():
+        if holds_products(module) and name not in reasons:
+            reason = _too_small(module, least_terms, depthwise) or _uncalled(name, calls)
+            if reason:
+                reasons[name] = reason
+    reasons.update(_skipped(model, skip))
+    if keep_ends:
+        reasons.update(_ends(model, calls, reasons))
+    chosen = [
+        name for name, module in model.named_modules() if holds_products(module) and name not in reasons
+    ]
+    if not chosen:
+        raise ValueError(_nothing(model, reasons))
+    if inplace and chosen == [""]:
+        raise ValueError("a single layer cannot be replaced in place: use what binarize returns")
+    _, bits_before = weigh(model.modules())
+    notes: list[str] = []
+    if reorder and inputs is not None:
+        notes += _drop_activations(model, chosen)
+    normed = _to_norm(model, chosen, calls) if norm is not None and inputs is not None else set()
+    done: dict[str, str] = {}
+    for name in chosen:
+        layer = cast("nn.Linear | nn.Conv1d | nn.Conv2d", model.get_submodule(name))
+        new, done[name] = _binary(layer, options, name in normed)
+        model = _replace(model, name, layer, new)
+    if any(isinstance(m, nn.TransformerEncoderLayer) for m in model.modules()):
+        keep_calling_layers_(model)
+        notes.append("nn.TransformerEncoderLayer: its fast path, which skips the layers, is switched off")
+    setattr(model, _REPORT, _report(model, done, reasons, bits_before, notes))
+    return model
+
+
+def binarize_report(model: nn.Module) -> BinarizeReport:
+    """What `binarize` did to this model: rows, totals, and a table when printed.
+
+    ValueError for a model that did not come out of `binarize`.
+    """
+    report = getattr(model, _REPORT, None)
+    if not isinstance(report, BinarizeReport):
+        raise ValueError(f"this {type(model).__name__} did not come out of onebit.nn.binarize")
+    return report
+
+
+def _options(
+    weights: str | nn.Module | None,
+    inputs: str | nn.Module | None,
+    weight_scale: WeightScale | None,
+    input_scale: InputScale | None,
+) -> BinaryOptions:
+    if weights is None and inputs is None:
+        raise ValueError("weights=None and inputs=None leave nothing to binarize: name a quantizer for one")
+    return {
+        "input_quantizer": inputs,
+        "weight_quantizer": weights,
+        "weight_scale": weight_scale if weights is not None else None,
+        "input_scale": input_scale,
+    }
+
+
+def _too_small(module: nn.Module, least_terms: int, depthwise: bool) -> str | None:
+    weight = module._parameters["weight"]
+    assert weight is not None
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups > 1 and weight.shape[1] == 1:
+        return None if depthwise else "depthwise"
+    terms = weight[0].numel()
+    return f"sums of {terms} terms, fewer than {least_terms}" if terms < least_terms else None
+
+
+def _uncalled(name: str, calls: Calls | None) -> str | None:
+    return "never called with the example" if calls is not None and name not in calls.order else None
+
+
+def _skipped(model: nn.Module, skip: Skip) -> dict[str, str]:
+    """{name: reason} of the product layers that the user wants real."""
+    rules = (skip,) if isinstance(skip, (str, type)) or callable(skip) else tuple(skip)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = {}
+    for rule in rules:
+        for name in _matches(rule, modules):
+            inside = (n for n in modules if n == name or n.startswith(f"{name}.") or not name)
+            found.update({n: "skipped, as you asked" for n in inside if holds_products(modules[n])})
+    # A layer with two names is reported under its first.
+    first = {id(module): name for name, module in model.named_modules()}
+    return {first[id(modules[name])]: reason for name, reason in found.items()}
+
+
+def _matches(rule: Any, modules: Mapping[str, nn.Module]) -> list[str]:
+    if isinstance(rule, str):
+        matching = [name for name in modules if fnmatch.fnmatchcase(name, rule)]
+        if not matching:
+            near = difflib.get_close_matches(rule, modules, n=3)
+            hint = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"skip={rule!r} is no module of this {type(modules['']).__name__}{hint}")
+        return matching
+    if isinstance(rule, type):
+        return [name for name, module in modules.items() if isinstance(module, rule)]
+    if callable(rule):
+        return [name for name, module in modules.items() if rule(name, module)]
+    raise TypeError(f"skip takes names, patterns, classes and functions (name, module); got {rule!r}")
+
+
+def _ends(model: nn.Module, calls: Calls | None, reasons: Mapping[str, str]) -> dict[str, str]:
+    """The first and the last product layer, unless they stay real for another reason."""
+    names = calls.order if calls is not None else []
+    names = names or [name for name, module in model.named_modules() if holds_products(module)]
+    ends = {}
+    for name, which in ((names[-1], "last"), (names[0], "first")) if names else ():
+        if name not in reasons:
+            ends[name] = f"{which} layer"
+    return ends
+
+
+def _nothing(model: nn.Module, reasons: Mapping[str, str]) -> str:
+    why = "".join(f"\n  {name or '(the model)'}: {reason}" for name, reason in list(reasons.items())[:12])
+    if not why:
+        why = " it has no nn.Linear, nn.Conv1d or nn.Conv2d"
+    return f"no layer of this {type(model).__name__} can be made binary:{why}"
+
+
+def _chains(model: nn.Module) -> Iterable[list[tuple[str, nn.Module]]]:
+    """Every outermost nn.Sequential as one flat list of (name, module): what runs one after another."""
+    inner: set[int] = set()
+
+    def flat(name: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+        if type(module).forward is not nn.Sequential.forward:
+            yield name, module
+            return
+        inner.add(id(module))
+        for key, child in module.named_children():
+            yield from flat(f"{name}.{key}".lstrip("."), child)
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential) and id(module) not in inner:
+            yield list(flat(name, module))
+
+
+def _drop_activations(model: nn.Module, chosen: Iterable[str]) -> list[str]:
+    """Replace by nn.Identity each ReLU whose output only a layer to be made binary sees; notes on it."""
+    targets, dropped = set(chosen), []
+    times: dict[int, int] = {}
+    for _, module in model.named_modules(remove_duplicate=False):
+        times[id(module)] = times.get(id(module), 0) + 1
+    for chain in _chains(model):
+        for i, (name, module) in enumerate(chain):
+            if not isinstance(module, nn.ReLU) or times[id(module)] > 1:
+                continue
+            behind = next(
+                (
+                    n
+                    for n, m in chain[i + 1 :]
+                    if not (passes_through(m) or centred(m) or isinstance(m, _POOLS))
+                ),
+                None,
+            )
+            if behind in targets:
+                _replace(model, name, module, nn.Identity())
+                dropped.append(f"{name}: ReLU left out, the sign in {behind} stands for it")
+    return dropped
+
+
+def _to_norm(model: nn.Module, chosen: Iterable[str], calls: Calls | None) -> set[str]:
+    """Those of the chosen layers that do not stand directly behind a centring normalization."""
+    normalized = set(calls.normalized) if calls is not None else set()
+    for chain in _chains(model):
+        for i, (name, _) in enumerate(chain):
+            before = next((m for _, m in reversed(chain[:i]) if not passes_through(m)), None)
+            if before is not None and centred(before):
+                normalized.add(name)
+    return set(chosen) - normalized
+
+
+def _binary(
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d, options: BinaryOptions, normed: bool
+) -> tuple[nn.Module, str]:
+    """The layer's replacement, and what to say of it."""
+    said = [
+        "weights and inputs"
+        if options["weight_quantizer"] and options["input_quantizer"]
+        else "weights only"
+        if options["weight_quantizer"]
+        else "inputs only"
+    ]
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups > 1 and options["input_scale"]:
+        options = {**options, "input_scale": None}
+        said.append("no K, as it is grouped")
+    binary = binary_from_float(layer, options)
+    if not normed:
+        return binary, ", ".join(said)
+    norm = _norm_for(layer).to(device=layer.weight.device, dtype=layer.weight.dtype)
+    return NormedLayer(norm, binary).train(layer.training), ", ".join([*said, "BatchNorm in front"])
+
+
+def _norm_for(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Module:
+    """ε as XNOR-Net's authors have it before their signs."""
+    if isinstance(layer, nn.Linear):
+        return BatchNormFeatures(layer.in_features, eps=1e-4)
+    kind = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
+    return kind(layer.in_channels, eps=1e-4)
+
+
+def _replace(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.Module:
+    """`new` wherever the model holds `old`; returns the model, which is `new` if it was `old` itself."""
+    if not name:
+        return new
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = new
+    return model
+
+
+def _report(
+    model: nn.Module,
+    done: Mapping[str, str],
+    reasons: Mapping[str, str],
+    bits_before: int,
+    notes: Iterable[str],
+) -> BinarizeReport:
+    layers = []
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if name in done or name in reasons:
+            parameters, bits = weigh(module.modules() if name in done else [module], seen)
+            kind = type(module.product if isinstance(module, NormedLayer) else module).__name__
+            reason = done.get(name) or reasons[name]
+            layers.append(LayerReport(name, kind, name in done, reason, parameters, bits))
+    other_parameters, other_bits = weigh(model.modules(), seen)
+    return BinarizeReport(tuple(layers), other_parameters, other_bits, bits_before, tuple(notes))

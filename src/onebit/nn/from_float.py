@@ -1,0 +1,132 @@
+"""A binary layer from a real one: latent weights that start from trained ones, everything else kept.
+
+Which latent weights? All that the binary layer uses of them is their sign and, with
+weight_scale="channel_mean", the mean of their magnitudes. So
+
+1. mean-centred: W ← W − mean of W over the inputs (axis 1), as XNOR-Net's authors do in every step
+   (github.com/allenai/XNOR-Net, util.lua). Signs then divide the weights of a filter evenly, and a filter
+   whose weights all lean to one side is no constant. Only where the input is binarized: a ±1 input
+   is near zero mean, so that little is lost; a real input behind a ReLU is not, and centring would take its
+   mean out of every sum.
+2. kept in scale where α is computed from them: α·sign(W) with α = mean |W| is the nearest one-bit filter to W
+   (arXiv 1603.05279, eq. 6), and only at that scale.
+3. otherwise (no α, or α a parameter of its own, which then starts at mean |W|) scaled as a whole so that the
+   layer's mean |W| is 1/2, that of the papers' start U(−1, 1): a trained weight of 0.01 would flip at the
+   first step of an optimizer whose rate is made for latent weights in [−1, 1].
+4. clamped to [−1, 1], the window in which the STE passes gradients.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from onebit.nn import quantizers
+from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale
+from onebit.nn.conv import BinaryConv1d, BinaryConv2d
+from onebit.nn.layers import BinaryLinear
+from onebit.nn.scales import channel_mean
+
+__all__ = ["BinaryOptions", "binary_from_float", "load_latent_", "padding_of"]
+
+
+class BinaryOptions(TypedDict):
+    """The options of a binary layer that a real layer does not bring along."""
+
+    input_quantizer: str | nn.Module | None
+    weight_quantizer: str | nn.Module | None
+    weight_scale: WeightScale | None
+    input_scale: InputScale | None
+
+
+@torch.no_grad()
+def load_latent_(layer: BinaryLayer, weight: Tensor) -> None:
+    """Let `layer` start from a trained real weight of its own shape, in place, by the rules above.
+
+    weight: (out, in per group, *kernel), floating point. A learned scale starts at its mean |W|. A layer
+    without weight quantizer takes the weight as it is. ValueError for another shape.
+    """
+    if weight.shape != layer.weight.shape:
+        raise ValueError(f"a weight of shape {tuple(weight.shape)} for one of {tuple(layer.weight.shape)}")
+    latent = weight.detach().to(layer.weight)
+    if layer.weight_quantizer is not None:
+        if layer.input_quantizer is not None:
+            latent = latent - latent.mean(dim=1, keepdim=True)
+        if layer.scale is not None:
+            layer.scale.copy_(channel_mean(latent))
+        if layer.weight_scale in (None, "learned"):
+            mean = latent.abs().mean()
+            latent = latent * (0.5 / mean) if mean > 0 else latent
+        latent = latent.clamp(-1.0, 1.0)
+    layer.weight.copy_(latent)
+
+
+def padding_of(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
+    """The padding of each axis, alike on both sides; None where 'same' needs a pixel more on one side."""
+    if not isinstance(layer.padding, str):
+        return tuple(int(p) for p in layer.padding)
+    if layer.padding == "valid":
+        return (0,) * len(layer.kernel_size)
+    total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    return None if any(n % 2 for n in total) else tuple(n // 2 for n in total)
+
+
+def _fresh(quantizer: str | nn.Module | None, argument: str) -> nn.Module | None:
+    """A quantizer of the layer's own: one module given for many layers would share its parameters."""
+    return copy.deepcopy(quantizers.resolve(quantizer, argument))
+
+
+def binary_from_float(
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d, options: BinaryOptions
+) -> BinaryLinear | BinaryConv1d | BinaryConv2d:
+    """The binary layer that starts from `layer`: latent weights as above; bias, stride, padding, dilation,
+    groups, dtype, device, mode and requires_grad as they were.
+
+    The convolution must pad with zeros, evenly (`padding_of`). ValueError for options that do not go
+    together.
+    """
+    bias = layer.bias is not None
+    input_quantizer = _fresh(options["input_quantizer"], "inputs")
+    weight_quantizer = _fresh(options["weight_quantizer"], "weights")
+    weight_scale, input_scale = options["weight_scale"], options["input_scale"]
+    binary: BinaryLinear | BinaryConv1d | BinaryConv2d
+    if isinstance(layer, nn.Linear):
+        binary = BinaryLinear(
+            layer.in_features,
+            layer.out_features,
+            input_quantizer=input_quantizer,
+            weight_quantizer=weight_quantizer,
+            weight_scale=weight_scale,
+            input_scale=input_scale,
+            bias=bias,
+        )
+    else:
+        padding = padding_of(layer)
+        if padding is None or layer.padding_mode != "zeros":
+            raise ValueError(f"a binary convolution pads evenly, with zeros; got {layer}")
+        make = BinaryConv2d if isinstance(layer, nn.Conv2d) else BinaryConv1d
+        binary = make(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            padding,
+            layer.dilation,
+            layer.groups,
+            input_quantizer=input_quantizer,
+            weight_quantizer=weight_quantizer,
+            weight_scale=weight_scale,
+            input_scale=input_scale,
+            bias=bias,
+        )
+    binary.to(device=layer.weight.device, dtype=layer.weight.dtype)
+    load_latent_(binary, layer.weight)
+    binary.weight.requires_grad_(layer.weight.requires_grad)
+    if binary.bias is not None and layer.bias is not None:
+        with torch.no_grad():
+            binary.bias.copy_(layer.bias)
+        binary.bias.requires_grad_(layer.bias.requires_grad)
+    return binary.train(layer.training)
