@@ -254,8 +254,9 @@ def _arithmetic(op: str, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> tuple[
     if op == "mul":
         spread = da * b.abs() + db * a.abs() + da * db
     elif op == "div":
-        assert not bool(db.any()), "a divisor that is not exact has no simple bound"
-        spread = da / b.abs()
+        # a'/b' − a/b = ((a' − a) − (a/b)·(b' − b)) / b', and |b'| >= |b| − db
+        assert bool((b.abs() > db).all()), "a divisor within its tolerance of 0 leaves the quotient open"
+        spread = (da + y.abs() * db) / (b.abs() - db)
     else:
         spread = da + db
     return y, torch.where(spread > 0, spread + 4 * EPSILON * (y.abs() + spread), 0.0).expand(y.shape)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from onebit import models
-from onebit.nn import BinaryConv2d, BinaryLinear, NormalizePixels, RSign
+from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear, NormalizePixels, RSign
 from onebit.optim import latent_parameters
 
 # fmt: off
@@ -61,7 +61,11 @@ COUNTS = {
     "quicknet": 13_234_088 - 4_032 - 32,
     "quicknet_small": 12_655_688 - 3_168 - 16,
     "quicknet_large": 23_342_248 - 4_032 - 32,
+    # 40 filters of 64 taps 2,560, half a loudness each 40; BatchNorm of 3·40 240; 120→96 k5 57,600; 96→128
+    # 61,440; 128→128 81,920; BatchNorm 2·(96 + 128 + 128) = 704; 128→10 1,280 + 10.
+    "bnn_keyword_spotter": 2_600 + 240 + 57_600 + 61_440 + 81_920 + 704 + 1_290,
 }
+_ONE_BIT = (BinaryConv1d, BinaryConv2d, BinaryLinear)
 # fmt: on
 IMAGENET = [n for n in COUNTS if n.startswith(("alexnet", "resnet", "bireal", "google", "react", "quick"))]
 
@@ -73,7 +77,7 @@ def meta(name: str) -> nn.Module:
 
 def products(model: nn.Module) -> list[nn.Module]:
     """Convolutions and dense layers, in order."""
-    kinds = (nn.Conv2d, nn.Linear, BinaryConv2d, BinaryLinear)
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear, *_ONE_BIT)
     return [module for module in model.modules() if isinstance(module, kinds)]
 
 
@@ -90,7 +94,7 @@ def test_every_image_model_is_pinned() -> None:
 def test_first_and_last_layer_policy(name: str) -> None:
     """BNN's ConvNets are one-bit throughout; everywhere else the first and the last layer are real."""
     layers = products(meta(name))
-    real = [isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in (layers[0], layers[-1])]
+    real = [not isinstance(layer, _ONE_BIT) for layer in (layers[0], layers[-1])]
     assert real == ([False, False] if name.startswith("bnn_convnet") else [True, True])
 
 
@@ -98,7 +102,7 @@ def test_first_and_last_layer_policy(name: str) -> None:
 def test_latent_weights_are_those_of_the_one_bit_layers(name: str) -> None:
     model = meta(name)
     latent = [p for _, p in latent_parameters(model)]
-    expected = [m.weight for m in products(model) if isinstance(m, (BinaryConv2d, BinaryLinear))]
+    expected = [m.weight for m in products(model) if isinstance(m, _ONE_BIT)]
     assert {id(p) for p in latent} == {id(p) for p in expected}
     assert len(expected) >= 2
 

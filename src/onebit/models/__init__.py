@@ -7,6 +7,7 @@ from onebit.models.binaryconnect_mlp import BinaryConnectMlp
 from onebit.models.bnn_convnet import BnnConvNet
 from onebit.models.bnn_mlp import BnnMlp
 from onebit.models.googlenet_bnn import GoogLeNetBnn
+from onebit.models.keyword_spotting import KeywordSpotter
 from onebit.models.lenet5_xnor import LeNet5Xnor
 from onebit.models.nin_xnor import NinXnor
 from onebit.models.quicknet import QuickNet
@@ -20,6 +21,7 @@ __all__ = [
     "BnnConvNet",
     "BnnMlp",
     "GoogLeNetBnn",
+    "KeywordSpotter",
     "LeNet5Xnor",
     "ModelEntry",
     "NinXnor",
