@@ -1,0 +1,215 @@
+"""Folders of WAV files: samples, rates, splits and errors. The files are written here, byte by byte."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onebit import data
+from onebit.data import DataError
+from onebit.data.audio import fitted, load_audio_folder
+from onebit.data.wav import read_wav, resampled
+
+RATE = 8000
+
+
+def wav_bytes(values: list[list[int]], bits: int = 16, rate: int = RATE, kind: int = 1) -> bytes:
+    """A RIFF file of PCM frames; `values[i]` holds frame i, one integer a channel."""
+    channels, width = len(values[0]) if values else 1, bits // 8
+    body = b"".join(value.to_bytes(width, "little", signed=bits > 8) for frame in values for value in frame)
+    fmt = struct.pack("<HHIIHH", kind, channels, rate, rate * channels * width, channels * width, bits)
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def write(path: Path, values: list[int], **options: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(wav_bytes([[value] for value in values], **options))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bits", "values", "expected"),
+    [
+        (8, [0, 64, 127, 128, 255], [-1.0, -0.5, -1 / 128, 0.0, 127 / 128]),
+        (16, [-32768, -1, 0, 1, 16384, 32767], [-1.0, -(2**-15), 0.0, 2**-15, 0.5, 1 - 2**-15]),
+        (24, [-(2**23), -1, 0, 1, 2**22, 2**23 - 1], [-1.0, -(2**-23), 0.0, 2**-23, 0.5, 1 - 2**-23]),
+        (32, [-(2**31), -1, 0, 2**30, 3 << 28], [-1.0, -(2**-31), 0.0, 0.5, 0.375]),
+    ],
+)
+def test_pcm_of_each_width(bits: int, values: list[int], expected: list[float], tmp_path: Path) -> None:
+    samples = read_wav(write(tmp_path / "a.wav", values, bits=bits), RATE)
+    assert samples.dtype == np.float32
+    assert samples.tolist() == expected
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    path.write_bytes(wav_bytes([[16384, 0], [-32768, 32767], [100, 300]]))
+    assert read_wav(path, RATE).tolist() == [0.25, -(2**-16), 200 / 32768]
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(16000, 8000), (8000, 16000), (11025, 8000), (44100, 8000)])
+def test_a_tone_stays_that_tone_at_another_rate(rate: int, wanted: int) -> None:
+    count = rate // 4
+    y = resampled(np.sin(2 * np.pi * 440 * np.arange(count) / rate), rate, wanted)
+    assert len(y) == -(-count * wanted // rate)
+    expected = np.sin(2 * np.pi * 440 * np.arange(len(y)) / wanted)
+    inside = slice(wanted // 50, -wanted // 50)  # at its ends the tone is cut off
+    assert np.abs(y - expected)[inside].max() < 2e-3
+
+
+def test_what_the_lower_rate_cannot_hold_is_filtered_out() -> None:
+    """6 kHz at 16 kHz would come back as 2 kHz at 8 kHz."""
+    y = resampled(np.sin(2 * np.pi * 6000 * np.arange(4000) / 16000), 16000, 8000)
+    assert np.abs(y[200:-200]).max() < 2e-3
+
+
+def test_a_rate_that_is_right_changes_nothing() -> None:
+    x = np.random.default_rng(1).normal(size=99)
+    assert resampled(x, 22050, 22050).tolist() == x.tolist()
+
+
+def test_a_file_of_another_rate_is_resampled(tmp_path: Path) -> None:
+    samples = read_wav(write(tmp_path / "a.wav", [8192] * 1600, rate=16000), RATE)
+    assert len(samples) == 800
+    np.testing.assert_allclose(samples[50:-50], 0.25, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (3, [0, 1, 2, 3, 0]),  # equally many zeros on both sides
+        (2, [0, 1, 2, 0, 0]),  # the odd one behind
+        (5, [1, 2, 3, 4, 5]),
+        (8, [2, 3, 4, 5, 6]),
+    ],
+)
+def test_clips_stand_in_the_middle(count: int, expected: list[int]) -> None:
+    assert fitted(np.arange(1, count + 1, dtype=np.float32), 5).tolist() == expected
+
+
+def fsdd(root: Path) -> Path:
+    """Two words, two speakers, numbers 0 … 6; the one sample of a file tells all three."""
+    for w, word in enumerate(("no", "yes")):
+        for s, speaker in enumerate(("ann", "bob_b")):
+            for number in range(7):
+                write(root / f"{word}_{speaker}_{number}.wav", [1000 * w + 100 * s + number + 1])
+    write(root / "._no_ann_0.wav", [9])  # what some systems leave beside each file
+    (root / "README.md").write_text("not a sound")
+    return root
+
+
+def codes(split: data.Split) -> list[int]:
+    """The one sample that is not 0 of each clip."""
+    assert split.images.dtype == torch.float32
+    assert (split.images != 0).sum(dim=(1, 2)).tolist() == [1] * len(split)
+    return (split.images.sum(dim=(1, 2)) * 32768).int().tolist()
+
+
+@pytest.mark.parametrize("folder", [".", "recordings"])
+def test_numbers_0_to_4_are_the_test_split(folder: str, tmp_path: Path) -> None:
+    fsdd(tmp_path / folder)
+    splits = data.load("fsdd", tmp_path)
+    assert splits.input_shape == (1, 8000)
+    assert splits.classes == ("no", "yes")
+    assert splits.validation is None
+    # by number, then word, then speaker
+    assert codes(splits.test) == [c + n for n in range(1, 6) for c in (0, 100, 1000, 1100)]
+    assert splits.test.labels.tolist() == [0, 0, 1, 1] * 5
+    assert codes(splits.train) == [c + n for n in (6, 7) for c in (0, 100, 1000, 1100)]
+
+
+def test_the_highest_numbers_are_held_out(tmp_path: Path) -> None:
+    splits = data.load("fsdd", fsdd(tmp_path), validation=4)
+    assert splits.validation is not None
+    assert codes(splits.train) == [6, 106, 1006, 1106]
+    assert codes(splits.validation) == [7, 107, 1007, 1107]
+    assert splits.validation.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_class_folders_with_a_test_folder(tmp_path: Path) -> None:
+    for code, place in enumerate(("train/b/x", "train/a/x", "train/a/deep/er", "test/a/x", "test/b/y")):
+        write(tmp_path / f"{place}.wav", [code + 1])
+    splits = data.load(str(tmp_path))
+    assert splits.classes == ("a", "b")
+    assert (codes(splits.train), splits.train.labels.tolist()) == ([3, 2, 1], [0, 0, 1])
+    assert (codes(splits.test), splits.test.labels.tolist()) == ([4, 5], [0, 1])
+
+
+def test_class_folders_alone_are_split_once_and_for_all(tmp_path: Path) -> None:
+    for w, word in enumerate(("left", "right")):
+        for i in range(10):
+            write(tmp_path / word / f"{i}.WAV", [100 * w + i + 1])
+    splits = data.load("words", tmp_path, validation=3)
+    assert splits.validation is not None
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [13, 3, 4]
+    assert splits.test.labels.tolist() == [0, 0, 1, 1]
+    every = [*codes(splits.train), *codes(splits.validation), *codes(splits.test)]
+    assert sorted(every) == [*range(1, 11), *range(101, 111)]
+    again = data.load("words", tmp_path, validation=3)
+    assert codes(again.test) == codes(splits.test)
+
+
+def test_rate_and_length_can_be_chosen(tmp_path: Path) -> None:
+    splits = load_audio_folder(fsdd(tmp_path), "x", validation=0, sample_rate=RATE, samples=31)
+    assert splits.input_shape == (1, 31)
+    assert splits.test.images[0, 0, 15] == 1 / 32768
+    with pytest.raises(DataError, match="samples=0: give positive numbers"):
+        load_audio_folder(tmp_path, "x", validation=0, samples=0)
+
+
+BROKEN = {
+    "no RIFF": (b"ID3\x03 an mp3, say", "cannot be read as a WAV file: file does not start with RIFF id"),
+    "nothing": (b"", "cannot be read as a WAV file: it ends within its header"),
+    "header": (wav_bytes([[1]])[:30], "cannot be read as a WAV file"),
+    "float": (wav_bytes([[1]], bits=32, kind=3), r"unknown format: 3 \(uncompressed PCM is needed\)"),
+    "cut": (wav_bytes([[1]] * 9)[:-4], "is cut off: its header promises 9 frames, 7 are there"),
+    "empty": (wav_bytes([]), "holds no samples"),
+    "wide": (wav_bytes([[1]], bits=64), "64-bit samples at 8000 Hz; 8, 16, 24 or 32-bit PCM is needed"),
+    "no rate": (wav_bytes([[1]], rate=0), "16-bit samples at 0 Hz"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named(kind: str, tmp_path: Path) -> None:
+    content, words = BROKEN[kind]
+    path = fsdd(tmp_path) / "no_ann_3.wav"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        data.load("fsdd", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_named_as_the_others(tmp_path: Path) -> None:
+    write(fsdd(tmp_path) / "noise.wav", [1])
+    with pytest.raises(
+        DataError, match=r"noise\.wav: lies in no class folder and is not named WORD_SPEAKER_N"
+    ):
+        data.load("fsdd", tmp_path)
+
+
+def test_numbers_that_leave_a_split_empty(tmp_path: Path) -> None:
+    write(tmp_path / "no_ann_5.wav", [1])
+    with pytest.raises(
+        DataError, match=r"no clip for the test split; of WORD_SPEAKER_NUMBER.wav the numbers 0"
+    ):
+        data.load("fsdd", tmp_path)
+
+
+def test_an_empty_class_folder_and_wrong_options(tmp_path: Path) -> None:
+    write(tmp_path / "yes" / "1.wav", [1])
+    (tmp_path / "no").mkdir()
+    with pytest.raises(DataError, match=r"no: no WAV file in this class folder \(\.wav\)"):
+        data.load("words", tmp_path)
+    with pytest.raises(DataError, match="holds WAV files: image_size=32, channels=None mean nothing there"):
+        data.load("words", tmp_path, image_size=32)
+
+
+def test_fsdd_says_where_to_get_it() -> None:
+    with pytest.raises(DataError, match=r"free-spoken-digit-dataset\) and give its folder: --data-dir"):
+        data.load("fsdd")
