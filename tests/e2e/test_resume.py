@@ -22,13 +22,19 @@ import torch
 
 THREADS = 2
 STEPS = 8 * 26  # epochs × (1,300 images / 50)
-# Dropout and stochastic quantizers, so that a generator not restored shows at once.
+# Dropout, stochastic quantizers and augmentation, so that a generator not restored shows at once.
 OVERRIDES = [
     "epochs=8",
     "model.hidden=[65, 33]",
     "model.dropout_hidden=0.2",
     "model.activation=stochastic_sign",
     "model.weight_quantizer=stochastic_sign",
+    "augment.flip=true",
+    "augment.crop=1",
+    "augment.cutout=3",
+    "optimizer.schedule=cosine",
+    "optimizer.warmup_epochs=2",
+    "reestimate_batch_norm=5",
 ]
 
 
@@ -38,7 +44,8 @@ def die() -> None:
 
 def arm(kill: str) -> None:
     """Make this process kill itself at a moment such as "step:17" (after the 17th step of this sitting)."""
-    from onebit.train import checkpoint, files, loop
+    from onebit.train import checkpoint, files
+    from onebit.train.step import EagerStep
 
     moment, _, number = kill.partition(":")
     calls = {"left": int(number)}
@@ -48,14 +55,14 @@ def arm(kill: str) -> None:
         return calls["left"] == 0
 
     if moment == "step":
-        step = loop._Run._step
+        step = EagerStep.__call__
 
-        def killed_step(self: Any, images: torch.Tensor, labels: torch.Tensor) -> None:
-            step(self, images, labels)
+        def killed_step(self: Any, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+            step(self, inputs, labels)
             if reached():
                 die()
 
-        loop._Run._step = killed_step  # type: ignore[method-assign]
+        EagerStep.__call__ = killed_step  # type: ignore[method-assign]
     elif moment in ("write", "rename", "renamed"):
         write_atomically = files.write_atomically
 
@@ -137,7 +144,7 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     result = json.loads((run_dir / "result.json").read_text())
     for record in (*metrics, result):
         record.pop("seconds")
-    kept = ("model", "optimizer", "cpu_generator", "order_generator", "best")
+    kept = ("model", "optimizer", "batches", "ranks", "best")
     return {
         "model": torch.load(run_dir / "model.pt", weights_only=True),
         "checkpoint": {key: checkpoint[key] for key in kept},

@@ -119,7 +119,7 @@ def test_resume_refuses_what_would_change_the_outcome(run: Any) -> None:
     checkpoint = checkpoints.load(path)
     try:
         checkpoints.save(path, dataclasses.replace(checkpoint, data=checkpoint.data ^ 1))
-        with pytest.raises(CheckpointError, match="other training images"):
+        with pytest.raises(CheckpointError, match="other training samples"):
             train(short(), run_dir=run.run_dir, resume=True)
         for damaged in (b"", kept[: len(kept) // 2], b"not a checkpoint"):
             path.write_bytes(damaged)
@@ -136,7 +136,7 @@ def test_no_validation_takes_the_last_epoch(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_field_or_the_place(tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match=r"batch_size=2000, but digits has 1300 training images"):
+    with pytest.raises(TrainError, match=r"batch_size=2000, but digits has 1300 training samples"):
         train(short("batch_size=2000"), run_dir=tmp_path / "g")
     with pytest.raises(TrainError, match=r"cannot make the model 'bnn_mlp'.*hidden"):
         train(short("model.hidden=[0]"), run_dir=tmp_path / "h")

@@ -12,7 +12,7 @@ import torch
 
 from onebit import models, optim
 from onebit.train import RecipeError, load_recipe, recipe_names, recipe_toml
-from onebit.train.loop import learning_rate, make_optimizer, set_learning_rate
+from onebit.train.optimizers import learning_rate, make_optimizer, set_learning_rate
 from onebit.train.recipe import recipe_from_tree, recipe_tree
 from onebit.train.rundir import build_model
 

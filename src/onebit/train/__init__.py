@@ -1,17 +1,21 @@
 """Training: recipes, the loop, checkpoints that survive a kill, and what a run leaves behind."""
 
+from onebit.train.batches import Batches, Source
 from onebit.train.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.evaluation import Evaluation, evaluate
+from onebit.train.fields import Recipe
 from onebit.train.loop import RunResult, train
-from onebit.train.recipe import Recipe, load_recipe, recipe_names, recipe_toml
+from onebit.train.recipe import load_recipe, recipe_names, recipe_toml
 from onebit.train.rundir import load_model, run_recipe
 
 __all__ = [
+    "Batches",
     "CheckpointError",
     "Evaluation",
     "Recipe",
     "RecipeError",
     "RunResult",
+    "Source",
     "TrainError",
     "evaluate",
     "load_model",

@@ -1,9 +1,9 @@
 """Checkpoints: everything that the rest of a training depends on, in one file.
 
 A run that is killed and resumed must end in the same bits as an undisturbed one (CPU, same thread count). So
-a checkpoint holds the model, the optimizer, torch's generators, the generator of the permutations as it stood
-at the start of the epoch, the position in the epoch, the sums behind the epoch's loss and accuracy, the best
-model so far, and the history. The learning rate is a function of the epoch and needs no state.
+a checkpoint holds the model, the optimizer, the state of the batches at the start of the epoch, the position
+in it, each process's generators and sums behind the epoch's loss and accuracy, the best model so far, and
+the history. The learning rate and the quantizers' schedules are functions of the epoch and need no state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from onebit.train.errors import CheckpointError
 from onebit.train.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "checkpoint.pt"
 
 
@@ -43,20 +43,20 @@ class Best:
 
 @dataclass
 class Checkpoint:
-    """One moment of a run; `recipe` is the resolved recipe's tree, `data` identifies the training images."""
+    """One moment of a run; `recipe` is the resolved recipe's tree, `data` and `teacher` identify the training
+    samples and the weights of the network that teaches (0: none)."""
 
     recipe: dict[str, Any]
     data: int
+    teacher: int
     device: str
     torch_version: str
     position: Position
     best: Best
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
-    cpu_generator: torch.Tensor
-    cuda_generators: list[torch.Tensor]
-    order_generator: torch.Tensor
-    sums: torch.Tensor  # float64: sum of losses · images, right answers, images, of the epoch at hand
+    batches: dict[str, Any]  # Batches.state_dict
+    ranks: list[dict[str, Any]]  # of each process: "cpu" and "cuda", its generators; "sums", of the epoch
     history: list[dict[str, Any]]
 
 
@@ -118,11 +118,20 @@ def check_same_recipe(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def check_same_data(old: int, new: int) -> None:
-    """Refuse to go on with other training images (told by their checksums)."""
+    """Refuse to go on with other training samples (told by their checksums)."""
     if old != new:
         raise CheckpointError(
-            "the run was begun with other training images than those found now;"
+            "the run was begun with other training samples than those found now;"
             " resume it with the same data, or begin a new run in another folder"
+        )
+
+
+def check_same_teacher(old: int, new: int) -> None:
+    """Refuse to go on with another teacher (told by its weights' checksum)."""
+    if old != new:
+        raise CheckpointError(
+            "the run was begun with another teacher than distill.teacher holds now;"
+            " bring back the old one, or begin a new run in another folder"
         )
 
 

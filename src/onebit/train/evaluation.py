@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -36,25 +36,48 @@ class Evaluation:
         return 100.0 * (self.count - self.correct) / self.count
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, split: Split, *, loss: str | LossFunction = "square_hinge", batch_size: int = 1000
 ) -> Evaluation:
     """Run the model in eval mode over the split, in order; its training mode is put back afterwards.
 
-    `model` maps uint8 (N, C, H, W) to scores (N, classes). It and the split must be on one device.
+    `model` maps the split's inputs, (N, …), to scores (N, classes). It and the split must be on one device.
+    """
+    starts = range(0, len(split), batch_size)
+    pieces = (slice(start, start + batch_size) for start in starts)
+    batches = ((split.images[piece], split.labels[piece]) for piece in pieces)
+    return summed(measure(model, batches, loss=loss, device=split.labels.device))
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    loss: str | LossFunction,
+    device: torch.device,
+) -> Tensor:
+    """Sum of losses, right answers and samples, float64 (3,), of the model in eval mode on `batches`.
+
+    Such sums may be added, over processes say, before `summed` reads them. The training mode is put back.
     """
     function = LOSS_FUNCTIONS[loss] if isinstance(loss, str) else loss
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     try:
-        for start in range(0, len(split), batch_size):
-            labels = split.labels[start : start + batch_size]
-            scores = model(split.images[start : start + batch_size])
-            total += function(scores, labels).double() * len(labels)
-            correct += (scores.argmax(dim=1) == labels).sum()
+        for inputs, labels in batches:
+            scores = model(inputs)
+            sums[0] += function(scores, labels).double() * len(labels)
+            sums[1] += (scores.argmax(dim=1) == labels).sum()
+            sums[2] += len(labels)
     finally:
-        model.train(was_training)
-    return Evaluation(float(total) / len(split), int(correct), len(split))
+        for module, training in modes:
+            module.training = training
+    return sums
+
+
+def summed(sums: Tensor) -> Evaluation:
+    """The evaluation that `measure`'s sums amount to."""
+    loss, correct, count = sums.tolist()
+    return Evaluation(loss / count, round(correct), round(count))

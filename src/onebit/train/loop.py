@@ -1,10 +1,10 @@
-"""The training loop: plain PyTorch, data held whole on the device, batches by a seeded permutation."""
+"""The training loop: plain PyTorch over batches from a seeded source, on one device or several processes."""
 
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onebit import data, optim
-from onebit.data import Splits
+from onebit.nn import reestimate_batch_norm_, set_progress_
 from onebit.train import checkpoint as checkpoints
+from onebit.train import distributed
+from onebit.train.batches import Source, open_source
 from onebit.train.checkpoint import Best, Checkpoint, Position
+from onebit.train.devices import device_name, find_device, rank_state, restore_rank_state
+from onebit.train.distill import load_teacher
+from onebit.train.distributed import World
 from onebit.train.errors import TrainError
-from onebit.train.evaluation import LOSS_FUNCTIONS, evaluate
+from onebit.train.evaluation import LOSS_FUNCTIONS, measure, summed
+from onebit.train.fields import Recipe
+from onebit.train.optimizers import learning_rate, load_optimizer, make_optimizer, set_learning_rate
+from onebit.train.precision import mixed, tf32
 from onebit.train.progress import Progress
-from onebit.train.recipe import OptimizerRecipe, Recipe, recipe_tree, with_model_options
+from onebit.train.recipe import recipe_tree, with_model_options
 from onebit.train.records import CURVES_NAME, Records, plot_curves
 from onebit.train.rundir import (
     begin_run,
@@ -29,6 +36,10 @@ from onebit.train.rundir import (
     recorded_recipe,
     write_result,
 )
+from onebit.train.step import EagerStep, ReplayedStep, Step
+from onebit.train.weights import start_from
+
+_AGREE_EVERY = 20  # steps after which several processes agree on whether a checkpoint is due
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,8 @@ class RunResult:
     """What a run came to. Errors are per cent; `model` is the best one, in eval mode, on the run's device.
 
     The best epoch (from 1) is the one with the lowest validation error, the later of two equal ones, as in
-    the papers' code; without validation images it is the last. `seconds` is the time spent training,
-    evaluation on the validation images included, over all sittings.
+    the papers' code; without validation samples it is the last. `seconds` is the time spent training,
+    evaluation on the validation samples included, over all sittings.
     """
 
     run_dir: Path
@@ -51,7 +62,7 @@ class RunResult:
 
     @property
     def test_accuracy(self) -> float:
-        """Per cent of the test images, at the best epoch."""
+        """Per cent of the test samples, at the best epoch."""
         return 100.0 - self.test_error
 
 
@@ -73,79 +84,135 @@ def train(
     any other is refused).
     `device` is "auto" (a CUDA GPU if there is one), "cpu", "cuda" or "cuda:1".
 
+    Started by torchrun, it is one of several processes that train together, each on a device of its own
+    (see `distributed`); all return the same result. A restart by torchrun (--max-restarts) resumes.
+
     Seeds torch's global generators. Raises `TrainError`, `CheckpointError` or `onebit.data.DataError`.
     """
     if threads is not None and threads < 1:
         raise TrainError(f"threads={threads}: give 1 or more, or leave it out")
-    target = _device(device)
-    folder = Path(run_dir) if run_dir is not None else default_run_dir(recipe.name, resume=resume)
-    checkpoint_path = find_checkpoint(folder, resume=resume)
-    checkpoint = checkpoints.load(checkpoint_path) if checkpoint_path else None
-    splits = data.load(
-        recipe.data.name,
-        data_dir,
-        validation=recipe.data.validation,
-        image_size=recipe.data.image_size or None,
-        channels=recipe.data.channels or None,
-    )
-    recipe = with_model_options(recipe, input_shape=list(splits.input_shape), classes=len(splits.classes))
-    begun = checkpoint.recipe if checkpoint else recorded_recipe(folder) if resume else None
-    recorded = begun["threads"] if begun else recipe.threads or torch.get_num_threads()
-    recipe = replace(recipe, threads=recorded if threads is None else threads)
-    if begun is not None:
-        checkpoints.check_same_recipe(begun, recipe_tree(recipe))
+    restarted, may_restart = distributed.restarts()
+    if may_restart and run_dir is None:
+        raise TrainError(
+            "torchrun may restart this run: name its folder, so that it is found again (--run-dir)"
+        )
+    resume = resume or restarted > 0
+    target = find_device(device)
     threads_before = torch.get_num_threads()
     try:
-        torch.set_num_threads(recipe.threads)
-        run = _Run(recipe, splits, folder, target, checkpoint, resume, tensorboard)
-        return run.finish() if run.finished else run.go()
+        with distributed.joined(target) as world:
+            opening = world.agreed(lambda: _open(recipe, run_dir, resume=resume))
+            source = open_source(recipe, data_dir, target, world)
+            recipe = _resolved(recipe, source, opening, threads)
+            torch.set_num_threads(recipe.threads)
+            with tf32(recipe.tf32):
+                run = _Run(recipe, source, opening, target, world, resume=resume, tensorboard=tensorboard)
+                return run.finish() if run.finished else run.go()
     finally:
         torch.set_num_threads(threads_before)
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """What rank 0 found in the run folder; `begun` is the tree of the recipe that the run was begun with."""
+
+    folder: Path
+    checkpoint: Checkpoint | None
+    begun: dict[str, Any] | None
+
+
+def _open(recipe: Recipe, run_dir: str | Path | None, *, resume: bool) -> _Opening:
+    folder = Path(run_dir) if run_dir is not None else default_run_dir(recipe.name, resume=resume)
+    path = find_checkpoint(folder, resume=resume)
+    checkpoint = checkpoints.load(path) if path else None
+    begun = checkpoint.recipe if checkpoint else recorded_recipe(folder) if resume else None
+    return _Opening(folder, checkpoint, begun)
+
+
+def _resolved(recipe: Recipe, source: Source, opening: _Opening, threads: int | None) -> Recipe:
+    """The recipe with what the data set and this machine decide; refused if the run began with another."""
+    shape = {"input_shape": list(source.input_shape), "classes": len(source.classes)}
+    recipe = with_model_options(recipe, **shape)
+    begun = opening.begun
+    recorded = begun["threads"] if begun else recipe.threads or torch.get_num_threads()
+    recipe = replace(recipe, threads=recorded if threads is None else threads)
+    if begun is not None:
+        checkpoints.check_same_recipe(begun, recipe_tree(recipe))
+    return recipe
+
+
 class _Run:
-    """The state of one sitting."""
+    """The state of one sitting, in one process."""
 
     def __init__(
         self,
         recipe: Recipe,
-        splits: Splits,
-        folder: Path,
+        source: Source,
+        opening: _Opening,
         device: torch.device,
-        checkpoint: Checkpoint | None,
+        world: World,
+        *,
         resume: bool,
         tensorboard: bool,
     ) -> None:
-        self.recipe, self.folder, self.device = recipe, folder, device
-        self.fingerprint = _fingerprint(splits)
-        self.train_split = splits.train.to(device)
-        self.validation_split = splits.validation.to(device) if splits.validation else None
-        self.test_split = splits.test.to(device)
-        self.steps = len(self.train_split) // recipe.batch_size
-        if self.steps == 0:
-            raise TrainError(
-                f"batch_size={recipe.batch_size}, but {recipe.data.name} has {len(self.train_split)} training"
-                f" images; give a batch size up to that (--set batch_size={len(self.train_split)})"
-            )
-        torch.manual_seed(recipe.seed)
-        self.model = build_model(recipe).to(device).train()
-        self.optimizer = make_optimizer(self.model, recipe.optimizer)
-        self.forward = torch.compile(self.model) if recipe.compile else self.model
+        self.recipe, self.source, self.folder = recipe, source, opening.folder
+        self.device, self.world = device, world
+        notes: list[str] = []
+        checkpoint = opening.checkpoint
+        self.model = self._make_model(notes if checkpoint is None else None)
+        with torch.random.fork_rng(devices=[]):  # making the teacher draws, and must not change the run
+            self.teacher = load_teacher(recipe, source.input_shape, len(source.classes), device)
         self.loss = LOSS_FUNCTIONS[recipe.loss]
-        self.order = torch.Generator().manual_seed(recipe.seed)
-        self.order_at_epoch = self.order.get_state()
         self.position, self.best = Position(), Best()
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.history: list[dict[str, Any]] = []
+        self.step = self._make_step(notes)
         if checkpoint is None:
-            begin_run(folder, recipe)
+            world.agreed(lambda: begin_run(self.folder, recipe))
         else:
             self._restore(checkpoint)
-        self.progress = Progress(recipe.epochs * self.steps, self._done(), recipe.epochs)
+        self.progress = Progress(
+            recipe.epochs * source.train.steps, self._done(), recipe.epochs, quiet=not world.is_main
+        )
         if resume:
-            self.progress.note(self._resume_note(checkpoint))
-        self.records = Records(folder, self.history, self.progress.note, tensorboard=tensorboard)
+            notes.append(self._resume_note(checkpoint))
+        for note in notes:
+            self.progress.note(note)
+        self.records = (
+            Records(self.folder, self.history, self.progress.note, tensorboard=tensorboard)
+            if world.is_main
+            else None
+        )
         self.saved_at = self.clock = time.monotonic()
+
+    def _make_model(self, notes: list[str] | None) -> nn.Module:
+        """The model as the recipe begins it; `notes` (None: weights come from a checkpoint) gets a line."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe)
+        if recipe.init and notes is not None:
+            with torch.random.fork_rng(devices=[]):
+                notes.append(f"init = {recipe.init!r}: {start_from(model, recipe.init)}")
+        if self.world.rank:  # every process its own noise; rank 0's is that of a process alone
+            torch.manual_seed(recipe.seed + 1_000_003 * self.world.rank)
+        model = model.to(self.device).train()
+        if recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return distributed.synchronized(model, self.world) if recipe.sync_batch_norm else model
+
+    def _make_step(self, notes: list[str]) -> Step:
+        recipe, world = self.recipe, self.world
+        graph = recipe.cuda_graph and self.device.type == "cuda"
+        if graph and not world.alone:
+            raise TrainError(f"cuda_graph = true works with one process, not with {world.size}: leave it out")
+        if recipe.cuda_graph and not graph:
+            notes.append(f"cuda_graph = true has no effect on {device_name(self.device)}")
+        self.optimizer = make_optimizer(self.model, recipe.optimizer, capturable=graph)
+        forward: Callable[[Tensor], Tensor] = distributed.parallel(self.model, world)
+        if recipe.compile:  # DistributedDataParallel breaks the graph itself, at its buckets
+            forward = torch.compile(forward, fullgraph=world.alone)
+        step = EagerStep(self.model, forward, self.optimizer, self.loss, recipe, self.sums, self.teacher)
+        return ReplayedStep(step) if graph else step
 
     @property
     def finished(self) -> bool:
@@ -153,85 +220,87 @@ class _Run:
 
     def go(self) -> RunResult:
         """Train to the end."""
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.progress.close)
+            if self.records is not None:
+                stack.callback(self.records.close)
+            if self.recipe.precision != "float32":
+                example = next(self.source.plain(1))[:2]
+                stack.enter_context(mixed(self.model, self.recipe.precision, example))
             while not self.finished:
                 self._epoch()
             self._save()
-        finally:
-            self.progress.close()
-            self.records.close()
         return self.finish()
 
     def finish(self) -> RunResult:
         """Test the best model and write what a run leaves behind. Can be done again after a kill."""
-        self.model.load_state_dict(self.best.model)
-        tested = evaluate(self.model, self.test_split, loss=self.loss)
+        recipe, best = self.recipe, self.best
+        model = build_model(recipe).to(self.device)  # a plain one, whatever training did to its own
+        model.load_state_dict(best.model)
+        with tf32(False):
+            if recipe.reestimate_batch_norm:
+                reestimate_batch_norm_(model, self.source.plain(recipe.reestimate_batch_norm))
+            model.eval()
+            sums = measure(model, self.source.test(), loss=self.loss, device=self.device)
+        tested = summed(self.world.sum(sums))
+        if self.world.is_main:
+            self._write(model, tested.error, tested.count)
+        return RunResult(
+            self.folder,
+            recipe.epochs,
+            best.epoch,
+            best.validation_error,
+            tested.error,
+            self.position.seconds,
+            tuple(self.history),
+            model,
+        )
+
+    def _write(self, model: nn.Module, test_error: float, test_images: int) -> None:
         result = {
             "recipe": self.recipe.name,
             "epochs": self.recipe.epochs,
             "best_epoch": self.best.epoch,
             "validation_error": self.best.validation_error,
-            "test_error": tested.error,
-            "test_images": tested.count,
+            "test_error": test_error,
+            "test_images": test_images,
             "seconds": self.position.seconds,
             "threads": self.recipe.threads,
-            "device": _device_name(self.device),
-            "torch": torch.__version__,
+            "processes": self.world.size,
+            "device": device_name(self.device),
+            "torch": str(torch.__version__),
         }
         plot_curves(self.folder / CURVES_NAME, self.recipe.name, self.history, self.progress.note)
-        write_result(self.folder, _copy(self.model.state_dict(), "cpu"), result)
-        return RunResult(
-            self.folder,
-            self.recipe.epochs,
-            self.best.epoch,
-            self.best.validation_error,
-            tested.error,
-            self.position.seconds,
-            tuple(self.history),
-            self.model.eval(),
-        )
+        write_result(self.folder, _copy(model.state_dict(), "cpu"), result)
 
     def _epoch(self) -> None:
-        recipe, images, labels = self.recipe, self.train_split.images, self.train_split.labels
-        epoch, size = self.position.epoch, recipe.batch_size
+        recipe, epoch = self.recipe, self.position.epoch
+        steps = self.source.train.steps
         set_learning_rate(self.optimizer, recipe.optimizer, epoch, recipe.epochs)
-        self.order_at_epoch = self.order.get_state()
-        order = torch.randperm(len(labels), generator=self.order).to(self.device)
-        for step in range(self.position.step, self.steps):
-            index = order[step * size : (step + 1) * size]
-            self._step(images[index], labels[index])
-            self.position.step = step + 1
+        set_progress_(self.model, epoch / recipe.epochs)
+        for inputs, labels in self.source.train.iterate(self.position.step):
+            self.step(inputs, labels)
+            self.position.step += 1
             if self.progress.due():
                 loss, right, seen = self.sums.tolist()
                 self.progress.show(self._done(), epoch + 1, loss / seen, 100 * right / seen)
-            last = step + 1 == self.steps
-            if not last and time.monotonic() - self.saved_at >= recipe.checkpoint_seconds:
+            if self.position.step < steps and self._checkpoint_due():
                 self._save()
         self._end_epoch()
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        scores = self.forward(images)
-        loss = self.loss(scores, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self.recipe.optimizer.clip:
-            optim.clip_latent_weights_(self.model)
-        with torch.no_grad():
-            self.sums[0] += loss.detach() * len(labels)
-            self.sums[1] += (scores.argmax(dim=1) == labels).sum()
-            self.sums[2] += len(labels)
-
     def _end_epoch(self) -> None:
-        loss, right, seen = self.sums.tolist()
+        loss, right, seen = self.world.sum(self.sums).tolist()
         if loss != loss:  # NaN
             raise TrainError(
                 f"the loss became NaN in epoch {self.position.epoch + 1}: lower the learning rate"
                 f" (--set optimizer.lr={self.recipe.optimizer.lr / 10:g})"
             )
+        self.world.share_buffers(self.model)
         measured = None
-        if self.validation_split is not None:
-            measured = evaluate(self.model, self.validation_split, loss=self.loss)
+        if self.source.has_validation:
+            with tf32(False):
+                sums = measure(self.model, self.source.validation(), loss=self.loss, device=self.device)
+            measured = summed(self.world.sum(sums))
         error = measured.error if measured else None
         self.position.epoch, self.position.step = self.position.epoch + 1, 0
         self.sums.zero_()
@@ -251,61 +320,70 @@ class _Run:
             "seconds": self.position.seconds,
         }
         self.history.append(record)
-        self.records.add(record)
+        if self.records is not None:
+            self.records.add(record)
         self.progress.epoch(self._done(), {**record, "seconds": self.position.seconds - seconds_before})
-        if not self.finished and time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
+        if not self.finished and self._checkpoint_due():
             self._save()
+
+    def _checkpoint_due(self) -> bool:
+        """True when the time has come; rank 0's clock decides, and all ranks ask at the same steps."""
+        interval, step = self.recipe.checkpoint_seconds, self.position.step
+        if not self.world.alone and interval > 0 and step % _AGREE_EVERY:
+            return False
+        return bool(self.world.broadcast(time.monotonic() - self.saved_at >= interval))
 
     def _save(self) -> None:
         self._tick()
+        ranks = self.world.gather(rank_state(self.device, self.sums))
+        if self.world.is_main:
+            self._write_checkpoint(ranks)
+        self.saved_at = time.monotonic()
+
+    def _write_checkpoint(self, ranks: list[dict[str, Any]]) -> None:
         checkpoints.save(
             self.folder / checkpoints.FILE_NAME,
             Checkpoint(
                 recipe=recipe_tree(self.recipe),
-                data=self.fingerprint,
-                device=_device_name(self.device),
+                data=self.source.train.fingerprint,
+                teacher=self.teacher.fingerprint if self.teacher else 0,
+                device=device_name(self.device),
                 torch_version=str(torch.__version__),
                 position=self.position,
                 best=self.best,
                 model=self.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
-                cpu_generator=torch.get_rng_state(),
-                cuda_generators=torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-                order_generator=self.order_at_epoch if self.position.step else self.order.get_state(),
-                sums=self.sums,
+                batches=self.source.train.state_dict(),
+                ranks=ranks,
                 history=self.history,
             ),
         )
-        self.saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        checkpoints.check_same_data(checkpoint.data, self.fingerprint)
+        checkpoints.check_same_data(checkpoint.data, self.source.train.fingerprint)
+        checkpoints.check_same_teacher(checkpoint.teacher, self.teacher.fingerprint if self.teacher else 0)
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        load_optimizer(self.optimizer, checkpoint.optimizer)
         self.position, self.history = checkpoint.position, checkpoint.history
         self.best = Best(
             checkpoint.best.epoch, checkpoint.best.validation_error, _copy(checkpoint.best.model, self.device)
         )
-        self.sums.copy_(checkpoint.sums)
-        self.order.set_state(checkpoint.order_generator)
-        torch.set_rng_state(checkpoint.cpu_generator)
-        if self.device.type == "cuda" and checkpoint.cuda_generators:
-            torch.cuda.set_rng_state_all(checkpoint.cuda_generators)
+        self.source.train.load_state_dict(checkpoint.batches)
+        restore_rank_state(checkpoint.ranks, self.world, self.device, self.sums)
 
     def _resume_note(self, checkpoint: Checkpoint | None) -> str:
         if checkpoint is None:
             return f"no checkpoint in {self.folder} yet: starting from the beginning"
         line = f"resuming {self.folder} at epoch {self.position.epoch + 1}, step {self.position.step}"
-        now = (_device_name(self.device), str(torch.__version__))
-        if (checkpoint.device, checkpoint.torch_version) != now:
-            line += (
-                f" (begun on {checkpoint.device} with torch {checkpoint.torch_version}, now {now[0]} with"
-                f" {now[1]}: the last bits may differ from an undisturbed run)"
-            )
+        before = [checkpoint.device, f"torch {checkpoint.torch_version}", _processes(len(checkpoint.ranks))]
+        now = [device_name(self.device), f"torch {torch.__version__}", _processes(self.world.size)]
+        changed = [f"{a} then, {b} now" for a, b in zip(before, now, strict=True) if a != b]
+        if changed:
+            line += f" ({'; '.join(changed)}: the last bits may differ from an undisturbed run)"
         return line
 
     def _done(self) -> int:
-        return self.position.epoch * self.steps + self.position.step
+        return self.position.epoch * self.source.train.steps + self.position.step
 
     def _tick(self) -> None:
         """Bring `position.seconds` up to now."""
@@ -314,55 +392,8 @@ class _Run:
         self.clock = now
 
 
-def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters; each group keeps its full rate as "initial_lr"."""
-    sgd = recipe.name == "sgd"
-    groups: list[dict[str, Any]] = (
-        optim.glorot_parameter_groups(model, recipe.lr, squared=sgd)
-        if recipe.glorot
-        else [{"params": list(model.parameters()), "lr": recipe.lr}]
-    )
-    for group in groups:
-        group["initial_lr"] = group["lr"]
-    make: Callable[..., torch.optim.Optimizer] = torch.optim.SGD if sgd else torch.optim.Adam
-    own: dict[str, Any] = {"momentum": recipe.momentum} if sgd else {"betas": recipe.betas, "eps": recipe.eps}
-    return make(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **own)
-
-
-def learning_rate(recipe: OptimizerRecipe, epoch: int, epochs: int) -> float:
-    """The rate of epoch `epoch` (from 0) of `epochs`, before Glorot's scaling."""
-    return float(recipe.lr * (recipe.lr_end / recipe.lr) ** (epoch / epochs))
-
-
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, epoch: int, epochs: int
-) -> None:
-    """Bring every group to its rate of that epoch."""
-    factor = learning_rate(recipe, epoch, epochs) / recipe.lr
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainError(f"device {name!r} cannot be used here: {reason}; try 'auto' or 'cpu'") from error
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _fingerprint(splits: Splits) -> int:
-    """A checksum of the training images and labels, to notice a resume with other data."""
-    images = zlib.crc32(splits.train.images.numpy().data)
-    return zlib.crc32(splits.train.labels.numpy().data, images)
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _copy(state: dict[str, Tensor], device: torch.device | str | None = None) -> dict[str, Tensor]:

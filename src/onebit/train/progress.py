@@ -12,17 +12,20 @@ _REFRESH_SECONDS = 0.2
 class Progress:
     """Writes to `stream` (standard error unless told), so that standard output stays free for results.
 
-    `total` and `done` count steps over the whole run.
+    `total` and `done` count steps over the whole run. With `quiet` it writes nothing.
     """
 
-    def __init__(self, total: int, done: int, epochs: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, done: int, epochs: int, stream: TextIO | None = None, *, quiet: bool = False
+    ) -> None:
         self._stream = stream or sys.stderr
+        self._quiet = quiet
         self._epochs = epochs
         self._total = total
         self._first = self._done = done
         self._began = time.monotonic()
         self._shown = 0.0
-        self._bar = self._make_bar() if self._stream.isatty() else None
+        self._bar = self._make_bar() if self._stream.isatty() and not quiet else None
 
     def _make_bar(self) -> Any:
         try:
@@ -70,7 +73,7 @@ class Progress:
         """A line of its own, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
-        else:
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:

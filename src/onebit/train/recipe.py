@@ -14,75 +14,27 @@ import inspect
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from onebit import models
 from onebit.train.errors import RecipeError
-from onebit.train.evaluation import LOSS_FUNCTIONS
+from onebit.train.fields import (
+    AugmentRecipe,
+    DataRecipe,
+    DistillRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    Recipe,
+)
 
-LOSSES = tuple(LOSS_FUNCTIONS)
-OPTIMIZERS = ("adam", "sgd")
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    """Which data set, and how many training images are held out to choose the best epoch."""
-
-    name: str
-    validation: int = 0
-    image_size: int = 0  # pixels a side; 0: as they are
-    channels: int = 0  # 1 or 3; 0: as they are
-
-
-@dataclass(frozen=True)
-class ModelRecipe:
-    """A name that `onebit.models` knows and the options it is created with."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OptimizerRecipe:
-    """`lr` falls exponentially, epoch by epoch, so that it would reach `lr_end` after the last one.
-
-    Epoch e of E (from 0) uses lr · (lr_end / lr)^(e / E), as in the papers' code. `glorot` divides a latent
-    weight's rate by its Glorot coefficient √(1.5 / (fan_in + fan_out)) (BinaryConnect, arXiv 1511.00363,
-    section 2.5), squared for SGD; `clip` clips latent weights to [-1, 1] after each step. `betas` and `eps`
-    are Adam's, `momentum` SGD's.
-    """
-
-    name: str = "adam"
-    lr: float = 3e-3
-    lr_end: float = 3e-7
-    glorot: bool = True
-    clip: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One experiment. `batch_size` images a step; a last, smaller batch of an epoch is left out."""
-
-    name: str
-    data: DataRecipe
-    model: ModelRecipe
-    optimizer: OptimizerRecipe
-    epochs: int
-    batch_size: int = 100
-    loss: str = "square_hinge"
-    seed: int = 1
-    threads: int = 0  # torch's on the CPU; the last bits depend on it; 0: as many as torch chooses
-    compile: bool = False  # torch.compile; seldom faster on a CPU
-    checkpoint_seconds: float = 30.0  # how much work a kill may cost; 0: every step
-    summary: str = ""
-    source: str = ""
+SECTIONS: dict[str, type[Any]] = {
+    "data": DataRecipe,
+    "optimizer": OptimizerRecipe,
+    "augment": AugmentRecipe,
+    "distill": DistillRecipe,
+}
 
 
 def recipe_names() -> list[str]:
@@ -150,13 +102,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def recipe_from_tree(tree: Mapping[str, Any], origin: str) -> Recipe:
     """A checked `Recipe` from nested dictionaries as `tomllib` gives them. Raises `RecipeError`."""
     top = dict(tree)
-    data = DataRecipe(**_checked(DataRecipe, _section(top, "data", origin), "data.", origin))
-    optimizer = OptimizerRecipe(
-        **_checked(OptimizerRecipe, _section(top, "optimizer", origin), "optimizer.", origin)
-    )
+    sections = {
+        name: kind(**_checked(kind, _section(top, name, origin), f"{name}.", origin))
+        for name, kind in SECTIONS.items()
+    }
     options = _section(top, "model", origin)
     model = ModelRecipe(_checked_value(options.pop("name", None), str, "model.name", origin), options)
-    recipe = Recipe(**_checked(Recipe, top, "", origin), data=data, model=model, optimizer=optimizer)
+    recipe = Recipe(**_checked(Recipe, top, "", origin), model=model, **sections)
     _check_ranges(recipe, origin)
     _check_model(recipe.model, origin)
     return recipe
@@ -176,13 +128,13 @@ def _checked(kind: type[Any], values: Mapping[str, Any], prefix: str, origin: st
     fields = {f.name: f for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[f.name])}
     for key in values:
         if key not in fields:
-            sections = ["data", "model", "optimizer"] if not prefix else []
+            sections = [*SECTIONS, "model"] if not prefix else []
             raise RecipeError(
                 f"{origin}: there is no field {prefix + key!r}: {_suggest(key, [*fields, *sections])}"
                 f"the fields are {', '.join(prefix + f for f in fields)}"
             )
     for name, spec in fields.items():
-        if name not in values and spec.default is dataclasses.MISSING:
+        if name not in values and spec.default is spec.default_factory is dataclasses.MISSING:
             raise RecipeError(f"{origin}: the field {prefix + name!r} is missing")
     return {k: _checked_value(v, hints[k], prefix + k, origin) for k, v in values.items()}
 
@@ -196,34 +148,21 @@ def _checked_value(value: Any, kind: Any, where: str, origin: str) -> Any:
             return value
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word or text"}
         raise RecipeError(f"{origin}: {where} = {value!r}: {names[kind]} is needed")
+    if get_origin(kind) is Mapping:
+        if isinstance(value, dict):
+            return value
+        raise RecipeError(f"{origin}: {where} = {value!r}: a table is needed, as in {{ widths = [64, 128] }}")
     if isinstance(value, list | tuple) and len(value) == 2:  # the one pair: betas
         return tuple(_checked_value(v, float, where, origin) for v in value)
     raise RecipeError(f"{origin}: {where} = {value!r}: a pair of numbers is needed, as in [0.9, 0.999]")
 
 
 def _check_ranges(recipe: Recipe, origin: str) -> None:
-    opt = recipe.optimizer
-    rules = [
-        (recipe.epochs >= 1, "epochs", recipe.epochs, "1 or more"),
-        (recipe.batch_size >= 2, "batch_size", recipe.batch_size, "2 or more (BatchNorm needs two images)"),
-        (recipe.loss in LOSSES, "loss", recipe.loss, " or ".join(LOSSES)),
-        (0 <= recipe.seed < 2**63, "seed", recipe.seed, "0 or more"),
-        (recipe.threads >= 0, "threads", recipe.threads, "0 or more"),
-        (recipe.checkpoint_seconds >= 0, "checkpoint_seconds", recipe.checkpoint_seconds, "0 or more"),
-        (recipe.data.validation >= 0, "data.validation", recipe.data.validation, "0 or more"),
-        (recipe.data.image_size >= 0, "data.image_size", recipe.data.image_size, "0 or more"),
-        (recipe.data.channels in (0, 1, 3), "data.channels", recipe.data.channels, "0, 1 or 3"),
-        (opt.name in OPTIMIZERS, "optimizer.name", opt.name, " or ".join(OPTIMIZERS)),
-        (0 < opt.lr < float("inf"), "optimizer.lr", opt.lr, "above 0"),
-        (0 < opt.lr_end < float("inf"), "optimizer.lr_end", opt.lr_end, "above 0"),
-        (all(0 <= b < 1 for b in opt.betas), "optimizer.betas", list(opt.betas), "from 0 to below 1"),
-        (opt.eps > 0, "optimizer.eps", opt.eps, "above 0"),
-        (0 <= opt.momentum < 1, "optimizer.momentum", opt.momentum, "from 0 to below 1"),
-        (0 <= opt.weight_decay < float("inf"), "optimizer.weight_decay", opt.weight_decay, "0 or more"),
-    ]
-    for holds, where, value, need in rules:
-        if not holds:
-            raise RecipeError(f"{origin}: {where} = {value!r}: {need} is needed")
+    parts = [(f"{name}.", getattr(recipe, name)) for name in SECTIONS]
+    for prefix, part in [*parts, ("", recipe)]:
+        for where, value, holds, need in part.rules():
+            if not holds:
+                raise RecipeError(f"{origin}: {prefix}{where} = {value!r}: {need} is needed")
 
 
 def _check_model(model: ModelRecipe, origin: str) -> None:
@@ -267,5 +206,7 @@ def recipe_toml(recipe: Recipe) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):  # a table inside a section
+        return f"{{ {', '.join(f'{key} = {_toml(part)}' for key, part in value.items())} }}"
     # JSON writes strings, booleans and numbers as TOML does.
     return json.dumps(value, ensure_ascii=False)

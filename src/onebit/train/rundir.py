@@ -12,8 +12,9 @@ from torch import nn
 from onebit import models
 from onebit.train import checkpoint as checkpoints
 from onebit.train.errors import TrainError
+from onebit.train.fields import Recipe
 from onebit.train.files import write_atomically, write_text_atomically
-from onebit.train.recipe import Recipe, load_recipe, recipe_toml, recipe_tree
+from onebit.train.recipe import load_recipe, recipe_toml, recipe_tree
 
 RECIPE_NAME = "recipe.toml"
 MODEL_NAME = "model.pt"
@@ -58,9 +59,14 @@ def write_result(run_dir: Path, state: dict[str, torch.Tensor], result: dict[str
     write_text_atomically(run_dir / RESULT_NAME, json.dumps(result, indent=2) + "\n")
 
 
+def is_run(path: str | Path) -> bool:
+    """True if `path` is a folder that a run was begun in."""
+    return (Path(path).expanduser() / RECIPE_NAME).is_file()
+
+
 def run_recipe(run_dir: str | Path) -> Recipe:
     """The resolved recipe of a run. Raises `TrainError` if the folder holds no run."""
-    path = Path(run_dir) / RECIPE_NAME
+    path = Path(run_dir).expanduser() / RECIPE_NAME
     if not path.is_file():
         raise TrainError(f"{str(run_dir)!r} is no run folder: it has no {RECIPE_NAME}")
     return load_recipe(path)
@@ -85,7 +91,7 @@ def load_model(run_dir: str | Path, device: torch.device | str = "cpu") -> nn.Mo
     Raises `TrainError` if the folder holds no run, or none that has finished an epoch, and where its files
     are damaged or do not fit one another.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(run_dir).expanduser()
     model = build_model(run_recipe(run_dir))
     if (run_dir / MODEL_NAME).exists():
         state = checkpoints.read(run_dir / MODEL_NAME, "model")

@@ -1,0 +1,175 @@
+"""Several processes, one training: what `torchrun` starts and `torch.distributed` joins.
+
+    torchrun --nproc-per-node 2 --no-python onebit train bnn-mnist --run-dir runs/a
+
+Every process holds the same model and takes its share of each batch; DistributedDataParallel averages the
+gradients. The recipe's batch size is that of all processes together, so a recipe means the same on any
+number of them. Rank 0 reads and writes the run folder and talks to the user.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, distributed, nn
+
+from onebit.train.errors import TrainError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one training; `rank` is this one's number, `local_rank` the number on its machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """True in the process that reads and writes files and shows progress."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """True if this process is the only one."""
+        return self.size == 1
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value (of the others' nothing is used), on every rank; pickled on the way."""
+        if self.alone:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """Rank 0's `work()`, on every rank; where it fails, every rank raises."""
+        if self.alone:
+            return work()
+        value: Any = None
+        failure: Exception | None = None
+        if self.is_main:
+            try:
+                value = work()
+            except Exception as error:
+                failure = error
+        value, reason = self.broadcast((value, str(failure) if failure else None))
+        if failure is not None:
+            raise failure
+        if reason is not None:
+            raise TrainError(f"rank 0 stopped: {reason}")
+        return cast(T, value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of the ranks, on every rank."""
+        if self.alone:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, a new tensor."""
+        total = tensor.clone()
+        if not self.alone:
+            distributed.all_reduce(total)
+        return total
+
+    @contextmanager
+    def first_of_the_machine_first(self) -> Iterator[None]:
+        """One process a machine goes through the block before its others: it may download, they then read."""
+        if not self.alone and self.local_rank > 0:
+            distributed.barrier()
+        yield
+        if not self.alone and self.local_rank == 0:
+            distributed.barrier()
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers: each rank's BatchNorm has seen other samples."""
+        if not self.alone:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
+
+
+def started_by_torchrun() -> bool:
+    """True if the environment names this process's rank, as torchrun's does."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def restarts() -> tuple[int, int]:
+    """How often torchrun has restarted this training after a failure, and how often it may."""
+    return (
+        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)),
+    )
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Join the processes that the environment names (gloo on CPUs, NCCL on CUDA), and leave them at the end.
+
+    Without such an environment, or where the caller has joined them already, it only says who is there.
+    Raises `TrainError` if the processes cannot find one another.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        yield _world()
+        return
+    if not started_by_torchrun():
+        yield World()
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        distributed.init_process_group(backend, device_id=device if backend == "nccl" else None)
+    except (RuntimeError, ValueError) as error:
+        raise TrainError(
+            f"cannot join the other processes (RANK={os.environ['RANK']},"
+            f" WORLD_SIZE={os.environ['WORLD_SIZE']}): {error}. Start them with torchrun"
+        ) from error
+    try:
+        yield _world()
+    except BaseException:
+        if backend == "gloo":  # leaving NCCL would wait for the others, who may be waiting for this process
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
+
+
+def _world() -> World:
+    local = int(os.environ.get("LOCAL_RANK", distributed.get_rank()))
+    return World(distributed.get_rank(), distributed.get_world_size(), local)
+
+
+def parallel(model: nn.Module, world: World) -> nn.Module:
+    """What training calls instead of `model`: its gradients are averaged over all processes.
+
+    `model`'s own tensors are used. With one process it is `model` itself.
+    """
+    if world.alone:
+        return model
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        # BatchNorm's running statistics play no part in training: shared before evaluations, not each step.
+        broadcast_buffers=False,
+    )
+
+
+def synchronized(model: nn.Module, world: World) -> nn.Module:
+    """`model`, in which every BatchNorm is replaced by one that measures the whole batch of all processes.
+
+    Parameters, buffers and their names stay. Raises `TrainError` on a CPU, where PyTorch has none.
+    """
+    if world.alone:
+        return model
+    if next(model.parameters()).device.type != "cuda":
+        raise TrainError("sync_batch_norm = true: PyTorch has it on CUDA devices only; leave it out on a CPU")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return converted

@@ -1,0 +1,169 @@
+"""The fields of a recipe, section by section, with their defaults and the values that each may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onebit.train.evaluation import LOSS_FUNCTIONS
+
+LOSSES = tuple(LOSS_FUNCTIONS)
+OPTIMIZERS = ("adam", "adamw", "sgd", "shift_adamax", "bop")
+SCHEDULES = ("exponential", "cosine", "linear", "step", "constant")
+PRECISIONS = ("float32", "bf16")
+
+# field, what it is, whether that is allowed, what is needed instead
+Rule = tuple[str, Any, bool, str]
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which data set, and how many training samples are held out to choose the best epoch."""
+
+    name: str
+    validation: int = 0
+    image_size: int = 0  # pixels a side; 0: as they are
+    channels: int = 0  # 1 or 3; 0: as they are
+
+    def rules(self) -> Iterator[Rule]:
+        yield "validation", self.validation, self.validation >= 0, "0 or more"
+        yield "image_size", self.image_size, self.image_size >= 0, "0 or more"
+        yield "channels", self.channels, self.channels in (0, 1, 3), "0, 1 or 3"
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A name that `onebit.models` knows and the options it is created with."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """The optimizer, its rate from epoch to epoch (`optimizers.learning_rate`), and what follows a step.
+
+    `glorot` divides a latent weight's rate by its Glorot coefficient √(1.5 / (fan_in + fan_out))
+    (BinaryConnect, arXiv 1511.00363, section 2.5), squared for SGD. After each step `center` brings the mean
+    of a filter's latent weights to 0 (XNOR-Net, arXiv 1603.05279) and `clip` clips latent weights to [-1, 1].
+    `betas` and `eps` belong to Adam, AdamW and shift-based AdaMax, `momentum` to SGD, `threshold` and `gamma`
+    to Bop (arXiv 1906.02107), which flips the one-bit weights; Adam trains the other parameters beside it.
+    """
+
+    name: str = "adam"
+    lr: float = 3e-3
+    lr_end: float = 3e-7
+    schedule: str = "exponential"
+    warmup_epochs: int = 0  # epochs in which the rate rises to `lr`
+    step_epochs: int = 50  # schedule "step": every so many epochs …
+    step_factor: float = 0.5  # … the rate is multiplied by this
+    glorot: bool = True
+    center: bool = False
+    clip: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    threshold: float = 1e-8
+    gamma: float = 1e-4
+
+    def rules(self) -> Iterator[Rule]:
+        yield "name", self.name, self.name in OPTIMIZERS, " or ".join(OPTIMIZERS)
+        yield "lr", self.lr, 0 < self.lr < math.inf, "above 0"
+        yield "lr_end", self.lr_end, 0 < self.lr_end < math.inf, "above 0"
+        yield "schedule", self.schedule, self.schedule in SCHEDULES, " or ".join(SCHEDULES)
+        yield "warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more"
+        yield "step_epochs", self.step_epochs, self.step_epochs >= 1, "1 or more"
+        yield "step_factor", self.step_factor, 0 < self.step_factor <= 1, "above 0 and up to 1"
+        yield "betas", list(self.betas), all(0 <= b < 1 for b in self.betas), "from 0 to below 1"
+        yield "eps", self.eps, self.eps > 0, "above 0"
+        yield "momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1"
+        yield "weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more"
+        yield "threshold", self.threshold, 0 <= self.threshold < math.inf, "0 or more"
+        yield "gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and up to 1"
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """Random changes of each training sample, drawn anew each epoch; see `augment`.
+
+    All are for images. What comes in from outside is `fill`, in the units of the data: 0 … 255 for bytes.
+    """
+
+    flip: bool = False  # left to right, every second time
+    crop: int = 0  # pixels of padding around, from which a window of the image's size is cut
+    cutout: int = 0  # side, in pixels, of a square that is filled (arXiv 1708.04552)
+    fill: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        """True if there is anything to do."""
+        return self.flip or self.crop > 0 or self.cutout > 0
+
+    def rules(self) -> Iterator[Rule]:
+        yield "crop", self.crop, self.crop >= 0, "0 or more pixels"
+        yield "cutout", self.cutout, self.cutout >= 0, "0 or more pixels"
+        yield "fill", self.fill, math.isfinite(self.fill), "a finite number"
+
+
+@dataclass(frozen=True)
+class DistillRecipe:
+    """A trained network whose scores are learned beside the labels; see `distill`.
+
+    `teacher` is a run folder, or a file of weights (a state_dict that torch.save wrote) for the registered
+    model `model`, created with `options`. "" is none.
+    """
+
+    teacher: str = ""
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    weight: float = 1.0  # of the teacher's part of the loss, 0 … 1; the labels' is the rest
+
+    def rules(self) -> Iterator[Rule]:
+        yield "temperature", self.temperature, 0 < self.temperature < math.inf, "above 0"
+        yield "weight", self.weight, 0 < self.weight <= 1, "above 0 and up to 1"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment. `batch_size` samples a step, of all processes together; a last, smaller batch of an
+    epoch is left out."""
+
+    name: str
+    data: DataRecipe
+    model: ModelRecipe
+    optimizer: OptimizerRecipe
+    epochs: int
+    augment: AugmentRecipe = AugmentRecipe()
+    distill: DistillRecipe = field(default_factory=DistillRecipe)
+    batch_size: int = 100
+    loss: str = "square_hinge"
+    seed: int = 1
+    init: str = ""  # a run folder, or a file of weights, to start from
+    reestimate_batch_norm: int = 0  # batches on which the best model's statistics are measured anew
+    threads: int = 0  # torch's on the CPU; the last bits depend on it; 0: as many as torch chooses
+    tf32: bool = True  # CUDA: products of float32 in TF32, exact where the factors are ±1 or scaled pixels
+    precision: str = "float32"  # bf16: mixed, see `precision`
+    channels_last: bool = False  # the layout in which convolutions are fastest on GPUs
+    compile: bool = False  # torch.compile; seldom faster on a CPU
+    cuda_graph: bool = False  # CUDA: record a whole training step once and replay it
+    sync_batch_norm: bool = False  # several processes: statistics of the whole batch
+    checkpoint_seconds: float = 30.0  # how much work a kill may cost; 0: every step
+    summary: str = ""
+    source: str = ""
+
+    def rules(self) -> Iterator[Rule]:
+        yield "epochs", self.epochs, self.epochs >= 1, "1 or more"
+        yield "batch_size", self.batch_size, self.batch_size >= 2, "2 or more (BatchNorm needs two images)"
+        yield "loss", self.loss, self.loss in LOSSES, " or ".join(LOSSES)
+        yield "seed", self.seed, 0 <= self.seed < 2**63, "0 or more"
+        batches = self.reestimate_batch_norm
+        yield "reestimate_batch_norm", batches, batches >= 0, "a number of batches, 0 or more"
+        yield "threads", self.threads, self.threads >= 0, "0 or more"
+        yield "precision", self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS)
+        yield "checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"
+        warmup = self.optimizer.warmup_epochs
+        yield "optimizer.warmup_epochs", warmup, warmup < self.epochs, f"less than epochs ({self.epochs})"
