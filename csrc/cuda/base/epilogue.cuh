@@ -1,0 +1,190 @@
+/* What becomes of a finished sum v of row m and column n: the macro EPILOGUE chooses one of three.
+ *
+ *   0  I32   out[m][n] = v + column[n]                                   int32  [rows, columns]
+ *   1  F32   out[m][n] = fma((float)(v + column[n]), scale[n], bias[n])  float32 [rows, columns]
+ *   2  BITS  bit n of out[m] = (v >= column[n]) xor bit n of flip        packed rows (bits.cuh)
+ *
+ * v + offset[n] is the exact ±1 product. For I32 and F32 `column` is that offset; for BITS it is the threshold less
+ * the offset, so that one comparison decides. `more` holds (scale, bias) pairs for F32, the words of flip for BITS.
+ * Constants have a value for every column up to a multiple of 256. For BITS those beyond the last column are
+ * column = 2^31 − 1, which no v reaches, and flip = 0: that makes the padding bits zero.
+ *
+ * BITS also adds the number of ones to sums[m], unless that is null: the popc(a) of the next product. Several
+ * blocks add to one row, so the sums must be zero at the start. */
+#pragma once
+
+#include "base/bits.cuh"
+
+#define EPILOGUE_I32 0
+#define EPILOGUE_F32 1
+#define EPILOGUE_BITS 2
+
+struct Epilogue {
+    const int *column;
+    const void *more;
+    void *out;
+    int *sums;
+    int rows;
+    int columns;
+};
+
+/* One int32 or float32 for an exact product; `more` is (scale, bias). */
+__device__ __forceinline__ int finish(int product, float2 more) {
+#if EPILOGUE == EPILOGUE_F32
+    return __float_as_int(fmaf(static_cast<float>(product), more.x, more.y));
+#else
+    return product;
+#endif
+}
+
+/* ---- a warp that holds 32 neighbouring columns of a row, one in each lane ------------------------------- */
+
+/* Stores v of row m and column first + lane; first is a multiple of 32. All lanes of the warp call it, with one m. */
+__device__ __forceinline__ void store_row_of_warp(const Epilogue &e, int m, int first, int v) {
+    const int n = first + lane_id();
+    const int column = __ldg(e.column + n);
+#if EPILOGUE == EPILOGUE_BITS
+    const u32 reached = __ballot_sync(0xFFFFFFFFu, v >= column);
+    const int stride = padded_words(e.columns);
+    if (lane_id() == 0 && m < e.rows && first / 32 < stride) {
+        const u32 word = reached ^ __ldg(static_cast<const u32 *>(e.more) + first / 32);
+        static_cast<u32 *>(e.out)[static_cast<u64>(m) * stride + first / 32] = word;
+        if (e.sums != nullptr && word != 0)
+            atomicAdd(e.sums + m, __popc(word));
+    }
+#else
+    if (m >= e.rows || n >= e.columns)
+        return;
+    float2 more = make_float2(1.0f, 0.0f);
+    if (EPILOGUE == EPILOGUE_F32)
+        more = __ldg(static_cast<const float2 *>(e.more) + n);
+    static_cast<int *>(e.out)[static_cast<u64>(m) * e.columns + n] = finish(v + column, more);
+#endif
+}
+
+/* ---- a warp that holds 16 rows × COLUMNS in the fragment layout of mma.sync and wgmma ------------------- *
+ *
+ * With g = lane / 4 and q = lane % 4, count[4j + 2h + c] is popc(a and b) of row g + 8h and column 8j + 2q + c. */
+
+/* The constants of a warp's COLUMNS columns: lane l holds those of columns 64i + 2l and 64i + 2l + 1, so a load is
+ * coalesced; the lane that needs the pair of columns 8j + 2q asks lane 4(j % 8) + q for entry j / 8. */
+template <int COLUMNS>
+struct ColumnPairs {
+    int2 value[COLUMNS / 64];
+
+    __device__ __forceinline__ void load(const int *column, int first) {
+#pragma unroll
+        for (int i = 0; i < COLUMNS / 64; i++)
+            value[i] = __ldg(reinterpret_cast<const int2 *>(column + first + 64 * i) + lane_id());
+    }
+
+    __device__ __forceinline__ int2 of(int j) const {
+        const int source = 4 * (j % 8) + lane_id() % 4;
+        return make_int2(__shfl_sync(0xFFFFFFFFu, value[j / 8].x, source),
+                         __shfl_sync(0xFFFFFFFFu, value[j / 8].y, source));
+    }
+};
+
+#if EPILOGUE == EPILOGUE_BITS
+/* Compares, gathers the bits into words and stores them.
+ *
+ * A word of a row is spread over the four lanes of a quad, 8 bits each. There are 2 rows × W words a quad,
+ * W = COLUMNS / 32; in two exchanges each lane hands over the words that others keep and ors what it gets, and
+ * ends with W / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16 bytes a lane. */
+template <int COLUMNS>
+__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first, const int (&count)[COLUMNS / 2],
+                                               int (&row_term)[2], const ColumnPairs<COLUMNS> &pairs) {
+    constexpr int W = COLUMNS / 32;
+    const int q = lane_id() % 4;
+    u32 word[2 * W] = {};
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const int2 column = pairs.of(j);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const u32 low = 4 * count[4 * j + 2 * h] - row_term[h] >= column.x;
+            const u32 high = 4 * count[4 * j + 2 * h + 1] - row_term[h] >= column.y;
+            word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
+        }
+    }
+    u32 half[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        const u32 kept = (q & 2 ? word[W + i] : word[i]) << 2 * q;
+        const u32 given = (q & 2 ? word[i] : word[W + i]) << 2 * q;
+        half[i] = kept | __shfl_xor_sync(0xFFFFFFFFu, given, 2);
+    }
+    u32 whole[W / 2];
+#pragma unroll
+    for (int i = 0; i < W / 2; i++) {
+        const u32 kept = q & 1 ? half[W / 2 + i] : half[i];
+        const u32 given = q & 1 ? half[i] : half[W / 2 + i];
+        whole[i] = kept | __shfl_xor_sync(0xFFFFFFFFu, given, 1);
+    }
+    const int m = row + lane_id() / 4 + 8 * (q / 2);
+    const int at = first / 32 + (q % 2) * (W / 2);
+    const int stride = padded_words(e.columns);
+    int ones = 0;
+    if (m < e.rows && at < stride) {
+        u32 *out = static_cast<u32 *>(e.out) + static_cast<u64>(m) * stride + at;
+#pragma unroll
+        for (int i = 0; i < W / 2; i++) {
+            whole[i] ^= __ldg(static_cast<const u32 *>(e.more) + at + i);
+            ones += __popc(whole[i]);
+        }
+        if constexpr (W == 8)
+            *reinterpret_cast<uint4 *>(out) = make_uint4(whole[0], whole[1], whole[2], whole[3]);
+        else if constexpr (W == 4)
+            *reinterpret_cast<uint2 *>(out) = make_uint2(whole[0], whole[1]);
+        else
+            *out = whole[0];
+    }
+    if (e.sums != nullptr) { /* the same for all lanes */
+        ones += __shfl_xor_sync(0xFFFFFFFFu, ones, 1);
+        if (q % 2 == 0 && m < e.rows && ones != 0)
+            atomicAdd(e.sums + m, ones);
+    }
+}
+
+#else
+/* Stores pairs of columns: with an even number of columns each pair is one 8-byte store, and a quad fills a sector. */
+template <int COLUMNS>
+__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first, const int (&count)[COLUMNS / 2],
+                                               int (&row_term)[2], const ColumnPairs<COLUMNS> &pairs) {
+    const int q = lane_id() % 4;
+    const bool even = e.columns % 2 == 0;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const int2 column = pairs.of(j);
+        const int n = first + 8 * j + 2 * q;
+        float4 more = make_float4(1.0f, 0.0f, 1.0f, 0.0f);
+        if (EPILOGUE == EPILOGUE_F32)
+            more = __ldg(static_cast<const float4 *>(e.more) + n / 2);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int m = row + lane_id() / 4 + 8 * h;
+            const int x = finish(4 * count[4 * j + 2 * h] - row_term[h] + column.x, make_float2(more.x, more.y));
+            const int y = finish(4 * count[4 * j + 2 * h + 1] - row_term[h] + column.y, make_float2(more.z, more.w));
+            int *out = static_cast<int *>(e.out) + static_cast<u64>(m) * e.columns + n;
+            if (m >= e.rows || n >= e.columns)
+                continue;
+            if (even) {
+                *reinterpret_cast<int2 *>(out) = make_int2(x, y);
+            } else {
+                out[0] = x;
+                if (n + 1 < e.columns)
+                    out[1] = y;
+            }
+        }
+    }
+}
+#endif
+
+/* 2·popc(a) of a lane's two rows, zero for those beyond the last. */
+__device__ __forceinline__ void load_row_terms(int (&row_term)[2], const int *sums, int row, int rows) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int m = row + lane_id() / 4 + 8 * h;
+        row_term[h] = m < rows ? 2 * __ldg(sums + m) : 0;
+    }
+}
