@@ -12,7 +12,7 @@
  * Range: 0 <= popc(a and b) <= min(popc(a), popc(b)) <= K, so −2K <= v <= 2K, and 4·popc <= 4K: K < 2^29. */
 #pragma once
 
-#include "base/ptx.cuh"
+#include "cuda/base/ptx.cuh"
 
 __device__ __forceinline__ int ceil_div(int a, int b) {
     return (a + b - 1) / b;

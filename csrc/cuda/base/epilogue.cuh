@@ -13,7 +13,7 @@
  * blocks add to one row, so the sums must be zero at the start. */
 #pragma once
 
-#include "base/bits.cuh"
+#include "cuda/base/bits.cuh"
 
 #define EPILOGUE_I32 0
 #define EPILOGUE_F32 1

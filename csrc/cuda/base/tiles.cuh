@@ -5,7 +5,7 @@
  * then cover about band × B/band tiles. */
 #pragma once
 
-#include "base/bits.cuh"
+#include "cuda/base/bits.cuh"
 
 struct Tile {
     int row;

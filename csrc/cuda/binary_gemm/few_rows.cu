@@ -13,7 +13,7 @@
  * A warp computes 4 columns. Its lanes take neighbouring chunks of 16 bytes of K, so each row of weights is read once,
  * in loads of 512 bytes, four at a time; the rows of A come from L1. Then the lanes' 4·MOST_ROWS partial sums are
  * added up across the warp, and put down in shared memory, where a row's 32 columns find together. */
-#include "base/epilogue.cuh"
+#include "cuda/base/epilogue.cuh"
 
 namespace {
 

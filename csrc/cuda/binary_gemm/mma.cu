@@ -26,8 +26,8 @@
  * Pipeline: while the products of half a step are computed, the operands of the next half are read; in the second half
  * of step k that is the first half of step k + 1, so the wait for it and the only barrier stand before. The barrier
  * also says that all warps have read step k, whose place step k + STAGES takes in the next round. */
-#include "base/epilogue.cuh"
-#include "base/tiles.cuh"
+#include "cuda/base/epilogue.cuh"
+#include "cuda/base/tiles.cuh"
 
 namespace {
 

@@ -10,8 +10,8 @@
  * __popc a lane, 128 cycles of an SM that counts 16 lanes a cycle, against 10 reads of shared memory: __popc is the
  * limit. A row of 128 bytes of K takes 144 in shared memory, so that eight lanes that read neighbouring rows, 16 bytes
  * each, meet all banks once. */
-#include "base/epilogue.cuh"
-#include "base/tiles.cuh"
+#include "cuda/base/epilogue.cuh"
+#include "cuda/base/tiles.cuh"
 
 namespace {
 

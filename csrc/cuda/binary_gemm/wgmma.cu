@@ -30,8 +30,8 @@
  * Each stage has two barriers. `full`: the block's producer arrives and names the bytes, TMA brings them, B from both
  * producers of the cluster. `empty`: each warp of every consumer of the cluster arrives, because both blocks' halves of
  * B are written into both. The k-th use of a stage waits for phase k of full, and k − 1 of empty; parity k % 2. */
-#include "base/epilogue.cuh"
-#include "base/tiles.cuh"
+#include "cuda/base/epilogue.cuh"
+#include "cuda/base/tiles.cuh"
 
 namespace {
 
@@ -130,6 +130,7 @@ __device__ __forceinline__ void release(const Shared &shared, int stage) {
         if (lane_id() == 0)
             mbarrier_arrive(shared.empty(stage));
     } else {
+        __syncwarp(); /* lane 1 speaks for lane 0 too */
         if (lane_id() < CLUSTER)
             mbarrier_arrive_at(shared.empty(stage), lane_id());
     }

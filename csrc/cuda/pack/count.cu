@@ -2,7 +2,7 @@
  *
  * bits [rows, row_bytes] → sums [rows]. No macros.
  * Launch: as pack_rows (pack.cu): 256 threads, 32 bytes of shared memory, rows·warps_a_row/8 blocks. */
-#include "pack/row_sums.cuh"
+#include "cuda/pack/row_sums.cuh"
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
     count_rows(const uint4 *__restrict__ bits, int *__restrict__ sums, int rows, int row_bytes, int warps_a_row) {

@@ -4,7 +4,7 @@
  * does; whoever takes numbers from a user refuses NaNs before.
  *
  * Macro: TYPE 0 float32, 1 float16, 2 bfloat16, 3 int8, 4 bool. */
-#include "pack/row_sums.cuh"
+#include "cuda/pack/row_sums.cuh"
 
 #define TYPE_F32 0
 #define TYPE_F16 1

@@ -1,7 +1,7 @@
 /* The ones of a row, counted by the warps that share it. */
 #pragma once
 
-#include "base/bits.cuh"
+#include "cuda/base/bits.cuh"
 
 namespace {
 

@@ -1,0 +1,97 @@
+"""What becomes of an exact ±1 sum, and the constants that kernels take for it (see base/epilogue.cuh)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+PADDING = 256  # constants reach up to a multiple of this many columns, the widest tile
+_NEVER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The sum itself, as int32."""
+
+
+@dataclass(frozen=True)
+class ScaleBias:
+    """fma(float32(sum), scale[n], bias[n]), float32.
+
+    Attributes:
+        scale: float32 [columns].
+        bias: float32 [columns]; −0.0 adds nothing.
+    """
+
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """(sum >= thresholds[n]) xor flip[n], as bits: the op `threshold` of a Program.
+
+    Attributes:
+        thresholds: int32 [columns]; −2^31 is always reached.
+        flip: uint32 [⌈columns/32⌉] packed bits.
+    """
+
+    thresholds: NDArray[np.int32]
+    flip: NDArray[np.uint32]
+
+
+Epilogue = Raw | ScaleBias | Threshold
+MACROS: dict[type, int] = {Raw: 0, ScaleBias: 1, Threshold: 2}  # the values of EPILOGUE
+
+
+def constants(
+    epilogue: Epilogue, offset: NDArray[np.int64], bound: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The kernels' arguments `column` and `more`.
+
+    A kernel finds v, and v + offset[n] is the sum, which lies within ±bound. A threshold t is compared as
+    v >= t − offset[n]. Any t below −bound is always reached and any above bound never, so t is first brought
+    into −bound … bound + 1, and the difference fits int32, also for t = −2^31.
+
+    Args:
+        epilogue: which, with its constants.
+        offset: int64 [columns].
+        bound: the largest |sum|.
+        device: where the constants are put.
+
+    Raises:
+        ValueError: arrays of another length than offset's.
+    """
+    columns = len(offset)
+    padded = -(-columns // PADDING) * PADDING
+    column = np.zeros(padded, np.int32)
+    more: NDArray[np.float32] | NDArray[np.uint32]
+    if isinstance(epilogue, Threshold):
+        _check(epilogue.thresholds, "thresholds", columns)
+        _check(epilogue.flip, "flip", -(-columns // 32))
+        column[:] = _NEVER
+        column[:columns] = np.clip(epilogue.thresholds.astype(np.int64), -bound, bound + 1) - offset
+        more = np.zeros(padded // 32, np.uint32)
+        more[: len(epilogue.flip)] = epilogue.flip
+        return _put(column, device), _put(more.view(np.int32), device)
+    column[:columns] = offset
+    if isinstance(epilogue, Raw):
+        return _put(column, device), None
+    _check(epilogue.scale, "scale", columns)
+    _check(epilogue.bias, "bias", columns)
+    more = np.zeros((padded, 2), np.float32)
+    more[:columns, 0] = epilogue.scale
+    more[:columns, 1] = epilogue.bias
+    return _put(column, device), _put(more, device)
+
+
+def _check(array: NDArray[np.generic], name: str, length: int) -> None:
+    if array.shape != (length,):
+        raise ValueError(f"{name} has shape {array.shape}, expected ({length},)")
+
+
+def _put(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
