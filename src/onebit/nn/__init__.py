@@ -26,6 +26,7 @@ from onebit.nn.quantizers import (
     swish_sign,
 )
 from onebit.nn.quantizers_weight import LibraSign, MagnitudeAwareSign, ReCU
+from onebit.nn.saved_bits import save_bits_
 from onebit.nn.schedules import set_progress_
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "markers",
     "quantizers",
     "reestimate_batch_norm_",
+    "save_bits_",
     "set_progress_",
     "square_hinge",
     "ste_sign",

@@ -124,6 +124,10 @@ class BinaryLayer(nn.Module):
             return binary, channel_mean(self.weight if emits_markers() else self.weight.detach())
         return binary, self.scale
 
+    def product(self, q: Tensor, weight: Tensor) -> Tensor:
+        """The sum itself, of what `quantized_input` and `quantized_weight` give: an exact integer of ±1."""
+        raise NotImplementedError
+
     def finished(self, y: Tensor, alpha: Tensor | None, k: Tensor | None, axes_after: int) -> Tensor:
         """y · α · k + bias, one rounding each; y has `axes_after` axes behind its channels."""
         ones = [1] * axes_after

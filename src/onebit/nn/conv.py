@@ -106,13 +106,15 @@ class _BinaryConv(BinaryLayer):
             )
         weight, alpha = self.quantized_weight()
         k = None if self.input_scale is None else self._input_scale(x)
-        q, padding = self.quantized_input(x), self.padding
+        return self.finished(self.product(self.quantized_input(x), weight), alpha, k, self.axes)
+
+    def product(self, q: Tensor, weight: Tensor) -> Tensor:
+        padding = self.padding
         if self.padding_value != 0 and any(padding):
             # F.pad counts axes from the last one, two entries each.
             q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
             padding = (0,) * self.axes
-        y = self._convolve(q, weight, self.stride, padding, self.groups)
-        return self.finished(y, alpha, k, self.axes)
+        return self._convolve(q, weight, self.stride, padding, self.groups)
 
     def _input_scale(self, x: Tensor) -> Tensor:
         """K, (N, 1, *output size): XNOR-Net eq. 11. Outside the image |x| is 0, whatever padding_value."""

@@ -71,7 +71,10 @@ class BinaryLinear(BinaryLayer):
             )
         weight, alpha = self.quantized_weight()
         k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
-        return self.finished(F.linear(self.quantized_input(x), weight), alpha, k, 0)
+        return self.finished(self.product(self.quantized_input(x), weight), alpha, k, 0)
+
+    def product(self, q: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(q, weight)
 
     def extra_repr(self) -> str:
         return ", ".join([f"{self.in_features}, {self.out_features}", *self.repr_of_options()])
