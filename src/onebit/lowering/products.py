@@ -1,7 +1,17 @@
-"""Products with stored weights, in matrices and convolutions: which of the four forms of an op fits."""
+"""Products with stored weights, in matrices and convolutions: which of the four forms of an op fits.
+
+Two values instead of ±1. Let x = middle + half·s with s = ±1; {0, 1} has middle = half = 1/2. Then
+
+    Σ w·x = half·Σ w·s + middle·Σ w
+
+where the first sum is the product of signs and Σ w a number a row. For w = ±1 both are integers, and with
+half and middle powers of two (or middle 0) the whole is exact in float32, as is PyTorch's own sum. A tap
+outside the image that is `fill` in PyTorch is s = (fill - middle)/half there: zero padding of {0, 1} is -1.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
@@ -28,6 +38,27 @@ class Ops(NamedTuple):
     real: str  # floats × floats
 
 
+class Halves(NamedTuple):
+    """x = middle + half·s of a Signs whose numbers are like {0, 1} or {-1, 1}, but for a power of two."""
+
+    half: float
+    middle: float
+
+    def sign_of(self, fill: float) -> float:
+        """The s that stands for `fill`; nothing but -1, 0 and 1 can stand outside an image."""
+        return (fill - self.middle) / self.half
+
+
+def halves(x: object) -> Halves | None:
+    """How a product takes x apart, or None where x is no Signs or its numbers are others."""
+    if not isinstance(x, Signs) or x.pair.dtype is not torch.float32:
+        return None
+    low, high = x.pair.double().tolist()
+    half, middle = (high - low) / 2, (high + low) / 2
+    exact = half > 0 and math.isfinite(half) and math.frexp(half)[0] == 0.5
+    return Halves(half, middle) if exact and middle in (-half, 0.0, half) else None
+
+
 def checked_weights(context: Context, weight: Known) -> Array:
     """The weights as float32; refuses NaN and infinity."""
     array = weight.tensor.detach().to(torch.float32).numpy()
@@ -47,11 +78,27 @@ def weighted(context: Context, x: Value, weights: Array, hint: str, ops: Ops, no
         return Floats(node(ops.real, context.floats(x), context.builder.floats(weights, hint)))
     bits = context.builder.signs(weights > 0, hint)
     product = _sign_product(context, x, bits, prod(weights.shape[1:]), ops, node)
+    split = halves(x)
+    if split is not None:
+        row_sums = np.where(weights > 0, 1.0, -1.0).reshape(len(weights), -1).sum(axis=1)
+        product = _joined(context, product, split, row_sums)
     if (magnitude == 1).all():
         return product
     # Rows α·(±1), the scale multiplied in by hand: taken out again, the sum is exact and α rounds once.
     scale = context.builder.floats(magnitude, "scale")
     return Floats(context.node("mul", context.floats(product), scale))
+
+
+def _joined(context: Context, sums: Value, split: Halves, row_sums: Array) -> Value:
+    """half·sums + middle·row_sums; the sums themselves for ±1."""
+    if split == (1.0, 0.0):
+        return sums
+    name = context.floats(sums)
+    if split.half != 1:
+        name = context.node("mul", name, context.builder.floats(np.array([split.half]), "half"))
+    if split.middle != 0:
+        name = context.node("add", name, context.builder.floats(split.middle * row_sums, "row_sums"))
+    return Floats(name)
 
 
 def _magnitudes(weights: Array) -> Array | None:
@@ -67,7 +114,7 @@ def _is_filter(weights: Array) -> bool:
 
 
 def _sign_product(context: Context, x: Value, bits: str, k: int, ops: Ops, node: MakeNode) -> Value:
-    if isinstance(x, Signs) and x.is_plus_minus:
+    if isinstance(x, Signs) and halves(x) is not None:
         return Sums(node(ops.bits, x.name, bits))
     if isinstance(x, Bytes):
         # Exact as an integer sum; so is its float32 form while |sum| <= 2^24 (k up to 65,793 for

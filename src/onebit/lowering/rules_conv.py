@@ -8,7 +8,7 @@ import numpy as np
 
 from onebit.lowering.captured import Call
 from onebit.lowering.context import Context, lowers
-from onebit.lowering.products import Ops, checked_weights, weighted
+from onebit.lowering.products import Ops, checked_weights, halves, weighted
 from onebit.lowering.rules_arithmetic import arithmetic
 from onebit.lowering.values import Known, Padded, Value
 from onebit.lowering.windows import image_operand, windows
@@ -49,14 +49,17 @@ def convolution(
         weights = weights[:, None]
 
     def node(op: str, *inputs: str, **attrs: Any) -> str:
-        if op == "binary_conv2d" and fill in (-1, 0, 1):
-            attrs["padding_value"] = int(fill)
-        elif fill != 0:
+        pads = tuple(a + b for a, b in zip(at.padding, around, strict=True))
+        split = halves(image)
+        outside = fill if split is None or not any(pads) else split.sign_of(fill)
+        if op == "binary_conv2d" and outside in (-1, 0, 1):
+            attrs["padding_value"] = int(outside)
+        elif fill != 0 or op == "binary_conv2d":
             context.refuse(
-                f"it is padded with {fill:g}; any convolution can be with 0, one of signs with signs with ±1",
+                f"it is padded with {fill:g}; any convolution can be with 0, one of signs with signs with "
+                "±1, one of {0, 1} with signs with 1",
                 "pad with 0, or binarize both its input and its weights",
             )
-        pads = tuple(a + b for a, b in zip(at.padding, around, strict=True))
         geometry = {"stride": at.stride, "padding": pads, "dilation": at.dilation, "groups": groups}
         return context.image_node(op, *inputs, axes=axes, **geometry, **attrs)
 
