@@ -11,15 +11,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onebit import data, models, nn, optim, program, train
+    from onebit import data, models, nn, ops, optim, program, train
     from onebit.lowering import convert
+    from onebit.ops import pack
     from onebit.program import Program, load
     from onebit.runtime import Engine
 
-__all__ = ["Engine", "Program", "convert", "data", "load", "models", "nn", "optim", "program", "train"]
+__all__ = [
+    "Engine",
+    "Program",
+    "convert",
+    "data",
+    "load",
+    "models",
+    "nn",
+    "ops",
+    "optim",
+    "pack",
+    "program",
+    "train",
+]
 
-_HOME = {"Engine": "runtime", "Program": "program", "load": "program", "convert": "lowering"}
-_ROOMS = {"data", "lowering", "models", "nn", "optim", "program", "runtime", "train"}
+_HOME = {"Engine": "runtime", "Program": "program", "load": "program", "convert": "lowering", "pack": "ops"}
+_ROOMS = {"data", "lowering", "models", "nn", "ops", "optim", "program", "runtime", "train"}
 
 
 def __getattr__(name: str) -> Any:

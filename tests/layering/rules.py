@@ -60,7 +60,13 @@ ROOMS = {
 }
 
 # Names that `onebit/__init__.py` resolves lazily, and the room that each one opens.
-LAZY_NAMES = {"Engine": "runtime", "Program": "program", "load": "program", "convert": "lowering"}
+LAZY_NAMES = {
+    "Engine": "runtime",
+    "Program": "program",
+    "load": "program",
+    "convert": "lowering",
+    "pack": "ops",
+}
 
 
 @dataclass(frozen=True)

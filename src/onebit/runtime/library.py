@@ -93,7 +93,9 @@ _VALUE_OUT = POINTER(c_int32)
 _STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
     "onebit_plan_create": (c_char_p, c_uint64, POINTER(c_void_p)),
     "onebit_plan_input": (_PLAN, c_int, c_uint64, c_uint64, _VALUE_OUT),
+    "onebit_plan_packed_input": (_PLAN, c_uint64, c_uint64, _VALUE_OUT),
     "onebit_plan_output": (_PLAN, _VALUE),
+    "onebit_plan_packed_output": (_PLAN, _VALUE),
     "onebit_plan_finish": (_PLAN,),
     "onebit_plan_gemm": (_PLAN, POINTER(Gemm), _VALUE_OUT),
     "onebit_plan_conv": (_PLAN, POINTER(Conv), _VALUE_OUT),
@@ -115,11 +117,13 @@ _STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
     "onebit_plan_reshape": (_PLAN, _VALUE, c_uint64, c_uint64, _VALUE_OUT),
     "onebit_plan_op": (_PLAN, c_uint64, POINTER(OpInfo)),
     "onebit_engine_create": (_PLAN, c_uint32, POINTER(c_void_p)),
+    "onebit_engine_create_beside": (_PLAN, c_void_p, POINTER(c_void_p)),
     "onebit_engine_clone": (c_void_p, POINTER(c_void_p)),
     "onebit_engine_memory": (c_void_p, POINTER(MemoryInfo)),
     "onebit_engine_run": (c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),  # addresses: quicker to pass
     "onebit_binary_matmul": (c_char_p, c_uint32, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p, c_void_p),
     "onebit_pack_sign": (c_char_p, c_uint64, c_uint64, c_void_p, c_void_p),
+    "onebit_pack_sign_planes": (c_char_p, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p),
 }
 
 

@@ -1,0 +1,207 @@
+"""Packed layers: what `pack` puts in the place of BinaryLinear, BinaryConv1d and BinaryConv2d.
+
+A packed layer computes y = (sign(x) ∗ sign(W)) · α · K + bias like the layer it replaces, each factor and the
+bias one rounding after the finished sum, so float32 results are the same bit for bit: the sums are integers,
+which PyTorch's float32 holds exactly as well. It keeps the signs of W as bits, α and the bias as buffers, and
+nothing to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear
+
+_Ops = torch.ops.onebit
+
+
+class PackedLayer(nn.Module):
+    """Base of the packed layers; not a layer by itself.
+
+    layer: the layer to replace, in eval mode.
+    weight: its packed signs, int32, output first. alpha: its factor α of the finished sum, float32 (out,).
+    before: a module whose ±1 are packed (a quantizer that does more than take the sign); None packs the
+        signs of the input itself.
+    real: the input is multiplied as it comes, without a sign.
+    """
+
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        layer: BinaryLinear | BinaryConv1d | BinaryConv2d,
+        weight: Tensor,
+        alpha: Tensor | None,
+        before: nn.Module | None,
+        *,
+        real: bool,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", alpha)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.input_quantizer = before
+        self.input_scale = layer.input_scale
+        self.real = real
+        self.replaces = f"{type(layer).__name__}({layer.extra_repr()})"
+        self.unpacked_bytes = sum(
+            t.numel() * t.element_size() for t in (*layer.parameters(False), *layer.buffers(False))
+        )
+        self.eval()
+
+    def _require(self, fits: bool, x: Tensor, shape: str) -> None:
+        if self.training:
+            raise RuntimeError(
+                f"a packed layer ({self.replaces}) cannot be trained: call eval() on the packed model, and "
+                "train the model that it was made of"
+            )
+        if not fits or not x.is_floating_point():
+            raise ValueError(
+                f"{self.replaces}, packed, takes floating-point inputs of shape {shape}; "
+                f"got {x.dtype} {tuple(x.shape)}"
+            )
+
+    def _operand(self, x: Tensor) -> Tensor:
+        """What the product multiplies, channels first as x: signs to pack, or numbers."""
+        q = x if self.input_quantizer is None else self.input_quantizer(x)
+        return cast(Tensor, q.float() if self.real else q)
+
+    def _epilogue(self, k: Tensor | None) -> dict[str, Any]:
+        """What the product itself does: α, or the bias if nothing comes between it and the sum."""
+        alone = self.scale is None and k is None
+        epilogue: dict[str, Any] = {"scale": self.scale, "bias": self.bias if alone else None}
+        return epilogue if self.real else {**epilogue, "dtype": torch.float32}
+
+    def _finished(self, y: Tensor, k: Tensor | None, x: Tensor, axes_after: int) -> Tensor:
+        """The rest: y · K + bias, in x's dtype."""
+        if k is not None:
+            y = y * k
+        if self.bias is not None and (self.scale is not None or k is not None):
+            y = y + self.bias.reshape(-1, *[1] * axes_after)
+        return y.to(x.dtype)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        found = state_dict.get(prefix + "weight")
+        if isinstance(found, Tensor) and found.dtype != torch.int32:
+            errors = args[-1]
+            errors.append(
+                f"{prefix}weight is {found.dtype}, the layer's weights before packing: load this state dict "
+                "into the unpacked model and pack that"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return self.replaces
+
+
+class PackedLinear(PackedLayer):
+    """A packed BinaryLinear. x: (..., in_features) -> (..., out_features), same dtype."""
+
+    def __init__(self, layer: BinaryLinear, *args: Any, **options: Any) -> None:
+        super().__init__(layer, *args, **options)
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._require(x.shape[-1:] == (self.in_features,), x, f"(..., {self.in_features})")
+        k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
+        q = self._operand(x)
+        if self.real:
+            y = _Ops.f32_binary_matmul(q, self.weight, **self._epilogue(k))
+        else:
+            y = _Ops.binary_matmul(_Ops.pack_bits(q), self.weight, self.in_features, **self._epilogue(k))
+        return self._finished(y, k, x, 0)
+
+
+class _PackedConv(PackedLayer):
+    """The body of PackedConv1d and PackedConv2d, over `axes` image axes. Weights: (out, *kernel, words)."""
+
+    axes: int
+    box: Tensor | None
+
+    def __init__(self, layer: BinaryConv1d | BinaryConv2d, *args: Any, **options: Any) -> None:
+        super().__init__(layer, *args, **options)
+        self.in_channels = layer.in_channels
+        self.out_channels = layer.out_channels
+        self.kernel_size = layer.kernel_size
+        self.stride = layer.stride
+        self.padding = layer.padding
+        self.dilation = layer.dilation
+        self.groups = layer.groups
+        self.padding_value = layer.padding_value
+        self.register_buffer("box", layer.box, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = f"(batch, {self.in_channels}, {'length' if self.axes == 1 else 'height, width'})"
+        self._require(x.ndim == self.axes + 2 and x.shape[1] == self.in_channels, x, shape)
+        k = None if self.input_scale is None else self._input_scale(x)
+        y = self._product(self._operand(x), self._epilogue(k))
+        return self._finished(_laid_out_like(x, y), k, x, self.axes)
+
+    def _product(self, q: Tensor, epilogue: dict[str, Any]) -> Tensor:
+        """Channels first in, channels first out; in memory the result is channels last."""
+        padding: Sequence[int] = self.padding
+        if self.real and self.padding_value != 0 and any(padding):
+            q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
+            padding = (0,) * self.axes
+        options = {**epilogue, "groups": self.groups}
+        for name, sizes in (("stride", self.stride), ("padding", padding), ("dilation", self.dilation)):
+            options[name] = sizes if self.axes == 2 else ((0 if name == "padding" else 1), *sizes)
+        weight = self.weight if self.axes == 2 else self.weight.unsqueeze(1)
+        q = q.movedim(1, -1)
+        if self.real:
+            y = _Ops.f32_binary_conv2d(self._as_image(q), weight, **options)
+        else:
+            bits = self._as_image(_Ops.pack_bits(q))
+            options["padding_value"] = self.padding_value
+            y = _Ops.binary_conv2d(bits, weight, self.in_channels, **options)
+        return cast(Tensor, (y if self.axes == 2 else y.squeeze(1)).movedim(-1, 1))
+
+    def _as_image(self, x: Tensor) -> Tensor:
+        """(batch, length, …) as an image of height 1."""
+        return x if self.axes == 2 else x.unsqueeze(1)
+
+    def _input_scale(self, x: Tensor) -> Tensor:
+        """K, (batch, 1, *output size): XNOR-Net, arXiv 1603.05279, eq. 11."""
+        a = x.abs().mean(dim=1, keepdim=True)
+        if self.axes == 1:
+            if self.box is None:
+                return F.avg_pool1d(a, self.kernel_size, self.stride, self.padding)
+            return F.conv1d(a, self.box, None, self.stride, self.padding, self.dilation)
+        if self.box is None:
+            return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding)
+        return F.conv2d(a, self.box, None, self.stride, self.padding, self.dilation)
+
+
+def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
+    """y in the memory format that PyTorch's convolution of x has: channels last where x is, else contiguous.
+
+    What follows may sum over pixels, and PyTorch's order of summation depends on the format.
+    """
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return y
+    return y.contiguous()
+
+
+class PackedConv1d(_PackedConv):
+    """A packed BinaryConv1d. x: (batch, in_channels, L) -> (batch, out_channels, L'), same dtype."""
+
+    axes = 1
+
+
+class PackedConv2d(_PackedConv):
+    """A packed BinaryConv2d. x: (batch, in_channels, H, W) -> (batch, out_channels, H', W'), same dtype.
+
+    The result is channels last in memory if x is, else contiguous, as with torch.nn.Conv2d. Channels last is
+    the quicker: nothing is transposed.
+    """
+
+    axes = 2

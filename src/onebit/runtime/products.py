@@ -1,0 +1,224 @@
+"""Binary products on memory that the caller owns: what `onebit.ops` is made of. Addresses in, addresses out.
+
+A product is a plan of one op with its weights prepacked. Where an `Engine` checks arrays and makes outputs, a
+product trusts its addresses: the caller has checked that each is C-contiguous and as large as stated.
+
+Threads. A process runs many small products one after another, so those of one Python thread share a pool for
+each thread count; products of different Python threads run side by side. Weights are prepacked once for all.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from ctypes import byref, c_int32, c_void_p
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from onebit.program import words
+from onebit.runtime.errors import EngineError
+from onebit.runtime.library import ERROR_INPUT, OK, Conv, Gemm, Library, Window, choose_isa, library
+
+_BITS, _F32 = 0, 3  # onebit_dtype
+_BINARY, _REAL = 0, 2  # onebit_gemm_family and onebit_conv_family: what meets the one-bit weights
+_MAX_MEMORY = 2**64 - 1
+
+
+class Store(IntEnum):
+    """What becomes of the sums: int32 as they are, fma(float32(sum), scale, bias), or packed bits."""
+
+    I32 = 0
+    F32 = 1
+    BITS = 2
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to the sums. Addresses, of one number an output channel, read while a product is built.
+
+    F32: `scale` and `bias`, float32; 0 stands for a scale of 1 and for no bias.
+    BITS: `threshold`, int32, and `flip`, packed bits: (sum >= threshold) xor flip. 0 stands for no flip.
+    """
+
+    store: Store = Store.I32
+    scale: int = 0
+    bias: int = 0
+    threshold: int = 0
+    flip: int = 0
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """out[m, n] = Σ x[m, k]·w[n, k]; weights (n, words(k)), x (batch, words(k)) or float32 (batch, k)."""
+
+    n: int
+    k: int
+
+    def rows(self) -> tuple[int, int]:
+        """Rows and channels of the input of one sample."""
+        return 1, self.k
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A convolution, channels last: x (batch, height, width, words(channels)), or as many float32; weights
+    (n, *kernel, words(channels / groups)); padding is zero where x is float32, else `padding_value`."""
+
+    n: int
+    channels: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    padding_value: int = 0
+
+    def rows(self) -> tuple[int, int]:
+        """Rows and channels of the input of one sample."""
+        return self.size[0] * self.size[1], self.channels
+
+
+class Product:
+    """A binary product with prepacked weights.
+
+    Args:
+        shape: a Matmul or a Conv2d.
+        weights: address of the packed weights. They, and what `epilogue` names, are copied.
+        real: x is float32 instead of packed bits.
+
+    Raises:
+        EngineError: sizes that the library refuses, padding bits that are not zero, no memory.
+    """
+
+    def __init__(
+        self, shape: Matmul | Conv2d, weights: int, epilogue: Epilogue, *, real: bool = False
+    ) -> None:
+        self._library = library()
+        self._run = self._library.functions.onebit_engine_run
+        self._plan = _Handle(self._library, "onebit_plan_release", c_void_p())
+        self._engines = _PerThread()
+        plan = self._plan.value
+        self._library.call("onebit_plan_create", _isa(), _MAX_MEMORY, byref(plan))
+        value = c_int32()
+        if real:
+            self._library.call("onebit_plan_input", plan, _F32, *shape.rows(), byref(value))
+        else:
+            self._library.call("onebit_plan_packed_input", plan, *shape.rows(), byref(value))
+        call = _gemm(shape) if isinstance(shape, Matmul) else _conv(shape)
+        call.family = _REAL if real else _BINARY
+        call.input, call.weights = value.value, weights
+        keep = _set_epilogue(call, epilogue)
+        name = "gemm" if isinstance(shape, Matmul) else "conv"
+        self._library.call(f"onebit_plan_{name}", plan, byref(call), byref(value))
+        del keep
+        form = "packed_output" if epilogue.store == Store.BITS else "output"
+        self._library.call(f"onebit_plan_{form}", plan, value)
+        self._library.call("onebit_plan_finish", plan)
+
+    def run(self, batch: int, x: int, out: int, threads: int) -> None:
+        """Compute `batch` samples from address x to address out, without the GIL.
+
+        Raises EngineError for a NaN, a padding bit that is not zero, or memory that the system refuses.
+        """
+        engine = self._engines.by_count.get(threads) or self._engine(threads)
+        status = self._run(engine.value, batch, byref(c_void_p(x)), byref(c_void_p(out)), None)
+        if status != OK:
+            raise EngineError(self._library.last_error().removeprefix("input 0").lstrip(": "))
+
+    def _engine(self, threads: int) -> _Handle:
+        """This Python thread's engine of `threads` threads."""
+        crews = _CREWS.by_count
+        if threads not in crews:
+            crews[threads] = _new_crew(self._library, threads)
+        made = _Handle(self._library, "onebit_engine_destroy", c_void_p())
+        self._library.call(
+            "onebit_engine_create_beside", self._plan.value, crews[threads].value, byref(made.value)
+        )
+        self._engines.by_count[threads] = made
+        return made
+
+
+def pack_sign_planes(images: int, channels: int, pixels: int, x: int, out: int) -> None:
+    """Signs of float32 [images, channels, pixels] at address x, packed, to [images, pixels, words] at out.
+
+    Raises EngineError for a NaN.
+    """
+    status = library().functions.onebit_pack_sign_planes(_isa(), images, channels, pixels, x, out)
+    if status == ERROR_INPUT:
+        raise EngineError("the input has a NaN, which has no sign")
+    if status != OK:
+        raise EngineError(library().last_error())
+
+
+class _Handle:
+    """What the library made and must destroy."""
+
+    def __init__(self, lib: Library, destroy: str, value: c_void_p) -> None:
+        self.value = value
+        weakref.finalize(self, getattr(lib.functions, destroy), value)
+
+
+class _PerThread(threading.local):
+    """Engines of each Python thread, by their thread count."""
+
+    def __init__(self) -> None:
+        self.by_count: dict[int, _Handle] = {}
+
+
+_CREWS = _PerThread()  # engines that do nothing but own the pools
+
+
+def _new_crew(lib: Library, threads: int) -> _Handle:
+    """An engine of a plan that does nothing, for its threads."""
+    plan = _Handle(lib, "onebit_plan_release", c_void_p())
+    value = c_int32()
+    lib.call("onebit_plan_create", _isa(), _MAX_MEMORY, byref(plan.value))
+    lib.call("onebit_plan_input", plan.value, _F32, 1, 1, byref(value))
+    lib.call("onebit_plan_output", plan.value, value)
+    lib.call("onebit_plan_finish", plan.value)
+    crew = _Handle(lib, "onebit_engine_destroy", c_void_p())
+    lib.call("onebit_engine_create", plan.value, threads, byref(crew.value))
+    return crew
+
+
+@cache
+def _isa() -> bytes:
+    """The instruction set of all products: the environment is asked once."""
+    return choose_isa().encode()
+
+
+def _gemm(shape: Matmul) -> Gemm:
+    return Gemm(n=shape.n, k=shape.k, weights_bytes=4 * shape.n * words(shape.k))
+
+
+def _conv(shape: Conv2d) -> Conv:
+    (top, left), kernel = shape.padding, shape.kernel
+    window = Window(*shape.size, *kernel, *shape.stride, *shape.dilation, top, top, left, left)
+    row = words(shape.channels // shape.groups)
+    return Conv(
+        window=window,
+        n=shape.n,
+        groups=shape.groups,
+        weights_bytes=4 * shape.n * kernel[0] * kernel[1] * row,
+        padding_value=shape.padding_value,
+    )
+
+
+def _set_epilogue(call: Gemm | Conv, epilogue: Epilogue) -> list[npt.NDArray[np.generic]]:
+    """Fills in the epilogue; returns the arrays that must live until the library has copied them."""
+    ones = np.ones(call.n, np.float32)
+    nothing = np.full(call.n, -0.0, np.float32)  # the neutral element of IEEE addition
+    no_flip = np.zeros(words(call.n), np.uint32)
+    call.store = epilogue.store
+    if epilogue.store == Store.F32:
+        call.scale = epilogue.scale or ones.ctypes.data
+        call.bias = epilogue.bias or nothing.ctypes.data
+    if epilogue.store == Store.BITS:
+        call.threshold = epilogue.threshold
+        call.flip = epilogue.flip or no_flip.ctypes.data
+    return [ones, nothing, no_flip]
