@@ -106,7 +106,7 @@ def build(source: Path, name: str, defines: Mapping[str, int | str], capability:
     if capability == (9, 0):
         macros["__CUDA_ARCH_FEAT_SM90_ALL"] = 1
     flags = [*_COMMON, *_popcount(), "-w", *(f"-D{key}={value}" for key, value in macros.items())]
-    flags += [f"-I{HERE}", f"-I{CUDA.parent}", f"-I{CUDA}", f"-I{CUDA / 'base'}", f"-I{source.parent}"]
+    flags += [f"-I{HERE}", f"-I{CUDA.parent}"]
     read = ["-E", "-P", "-DONEBIT_READ_CLUSTER", "-D__cluster_dims__(...)=ONEBIT_CLUSTER(__VA_ARGS__)"]
     prelude = f'#include "builtins.h"\n#include "{source}"\n'
     BUILD.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ constexpr uint32_t kNever = 0xffffffffu;  // the clock of an asynchronous write 
 
 // What an agent knows to have happened before now: the latest clock of each agent. Agents are the fibers, then
 // kEngines that stand for the copy engine (one a hashed mbarrier), then one for each block: all fibers of that block,
-// which a __syncthreads sets.
+// which a __syncthreads sets; then one for each warpgroup: its wgmma operations, which run beside its threads.
 using Clocks = std::vector<uint32_t>;
 constexpr int kEngines = 64;
 
@@ -88,6 +88,8 @@ uint32_t draw(uint32_t below);
 
 // ---- order.cpp: happened-before ----
 int engine_agent(int rank, uint32_t barrier);
+int warpgroup_agent(int fiber);
+size_t agent_count();
 bool before(int agent, uint32_t clock, const Clocks& known, int reader);
 void release(Fiber& fiber, Clocks& into);  // the fiber's past becomes part of `into`
 void acquire(Clocks& known, const Clocks& from);
@@ -106,9 +108,10 @@ void shared_access(int rank, uint32_t address, uint32_t bytes, Access access, co
 void async_write(int rank, uint32_t address, uint32_t bytes, int agent, uint32_t clock, const Clocks& known,
                  int issuer, const Where& where);
 void settle_write(int rank, uint32_t address, uint32_t bytes, int agent, uint32_t clock);
-// A read through the async proxy (wgmma) for `fiber`: what was written must be ordered before it and fenced.
-void async_read(int rank, uint32_t address, uint32_t bytes, const Fiber& fiber, const Clocks& known,
-                const Where& where);
+// A read through the async proxy (wgmma) by `agent`, issued by `fiber`: what was written must be ordered before it and
+// fenced.
+void async_read(int rank, uint32_t address, uint32_t bytes, int agent, uint32_t clock, const Fiber& fiber,
+                const Clocks& known, const Where& where);
 
 // ---- state of a cluster in barriers.cpp, warps.cpp, wgmma.cpp, cleared before the next ----
 void reset_barriers();

@@ -119,7 +119,7 @@ std::string name(const Fiber& fiber) {
 
 std::string name(int agent) {
     if (agent < static_cast<int>(cluster.fibers.size())) return name(cluster.fibers[agent]);
-    return "the copy engine";
+    return agent < static_cast<int>(cluster.fibers.size()) + kEngines ? "the copy engine" : "a wgmma";
 }
 
 struct Abandon {};  // thrown on the scheduler's own stack only
@@ -222,7 +222,7 @@ static void prepare_cluster(Dim3 first_block) {
         fiber.block = {first_block.x + b % shape.x, first_block.y + b / shape.x % shape.y,
                        first_block.z + b / shape.x / shape.y};
         fiber.clock = ++cluster.sequence;
-        fiber.known.assign(count + kEngines + cluster.blocks, 0);
+        fiber.known.assign(agent_count(), 0);
         start_fiber(fiber);
         cluster.ready.push_back(i);
     }

@@ -28,7 +28,7 @@ struct Touch {  // who touched a word: an agent at one of its clocks
 
 struct Word {
     Touch write;
-    std::vector<Touch> reads;  // since then, none ordered before another
+    std::vector<Touch> reads;  // since then: the latest of each warp
 };
 
 struct SharedMemory {
@@ -113,12 +113,19 @@ static void each_word(int rank, uint32_t address, uint32_t bytes, Act act) {
     }
 }
 
-static void note_read(Word& word, const Touch& read, const Clocks& known) {
-    size_t kept = 0;
-    for (Touch& other : word.reads)
-        if (!before(other.agent, other.clock, known, read.agent)) word.reads[kept++] = other;
-    word.reads.resize(kept);
-    if (kept < 64) word.reads.push_back(read);  // more readers at once: the first 64 stand for them
+// Of the threads of a warp the latest reader stands for all: they release together, or no barrier would do.
+static int readers(int agent) {
+    return agent < static_cast<int>(cluster.fibers.size()) ? cluster.fibers[agent].warp : -agent;
+}
+
+static void note_read(Word& word, const Touch& read) {
+    for (Touch& other : word.reads) {
+        if (readers(other.agent) == readers(read.agent)) {
+            other = read;
+            return;
+        }
+    }
+    word.reads.push_back(read);
 }
 
 void shared_access(int rank, uint32_t address, uint32_t bytes, Access access, const Fiber& fiber, uintptr_t pc,
@@ -136,7 +143,7 @@ void shared_access(int rank, uint32_t address, uint32_t bytes, Access access, co
             report_race(offset, does, name(fiber), site(touch.pc, where), "wrote", last);
         touch.bytes = mask;
         if (access == Access::read) {
-            note_read(word, touch, fiber.known);
+            note_read(word, touch);
             return;
         }
         for (const Touch& read : word.reads)
@@ -177,11 +184,11 @@ void settle_write(int rank, uint32_t address, uint32_t bytes, int agent, uint32_
     });
 }
 
-void async_read(int rank, uint32_t address, uint32_t bytes, const Fiber& fiber, const Clocks& known,
-                const Where& where) {
+void async_read(int rank, uint32_t address, uint32_t bytes, int agent, uint32_t clock, const Fiber& fiber,
+                const Clocks& known, const Where& where) {
     Touch touch;
-    touch.clock = fiber.clock;
-    touch.agent = fiber.index;
+    touch.clock = clock;
+    touch.agent = agent;
     touch.where = where;
     each_word(rank, address, bytes, [&](Word& word, uint32_t offset, uint8_t mask) {
         const Touch& last = word.write;
@@ -192,7 +199,7 @@ void async_read(int rank, uint32_t address, uint32_t bytes, const Fiber& fiber, 
             fail("wgmma at " + place(where) + " reads byte " + std::to_string(offset) + " of shared memory, which " +
                  name(last.agent) + " wrote" + site(last.pc, last.where) + " without fence_async_proxy after it");
         touch.bytes = mask;
-        note_read(word, touch, known);
+        note_read(word, touch);
     });
 }
 

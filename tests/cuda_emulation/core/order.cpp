@@ -13,6 +13,13 @@ int engine_agent(int rank, uint32_t barrier) { return fiber_count() + (rank * 8 
 
 static int block_agent(int rank) { return fiber_count() + kEngines + rank; }
 
+int warpgroup_agent(int fiber) {
+    int groups_a_block = (cluster.threads + 127) / 128;
+    return block_agent(cluster.blocks) + cluster.fibers[fiber].rank * groups_a_block + fiber % cluster.threads / 128;
+}
+
+size_t agent_count() { return fiber_count() + kEngines + cluster.blocks * (1 + (cluster.threads + 127) / 128); }
+
 bool before(int agent, uint32_t clock, const Clocks& known, int reader) {
     if (agent == reader) return clock != kNever;
     if (clock <= known[agent]) return true;

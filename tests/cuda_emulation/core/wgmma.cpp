@@ -24,6 +24,7 @@ struct Tile {  // accumulators that operations are using: 64 × n numbers
 
 struct Group {  // of operations
     std::vector<Work> works;
+    uint32_t clock = 0;  // of the last
 };
 
 struct Warpgroup {
@@ -79,14 +80,14 @@ static uint32_t chunk_address(const Operand& operand, int r, int c) {
     return address ^ ((address >> 7 & chunks) << 4);
 }
 
-static std::vector<uint64_t> read_operand(const Operand& operand, int rows, const Fiber& reader, const Clocks& known,
-                                          const Where& where) {
+static std::vector<uint64_t> read_operand(const Operand& operand, int rows, const Fiber& reader, uint32_t clock,
+                                          const Clocks& known, const Where& where) {
     std::vector<uint64_t> bits(static_cast<size_t>(rows) * 4);
     for (int r = 0; r < rows; r++) {
         for (int c = 0; c < 2; c++) {
             uint32_t address = chunk_address(operand, r, c);
             const uint8_t* bytes = shared_pointer(reader.rank, address, 16, 16, "wgmma", where);
-            async_read(reader.rank, address, 16, reader, known, where);
+            async_read(reader.rank, address, 16, warpgroup_agent(reader.index), clock, reader, known, where);
             memcpy(&bits[static_cast<size_t>(r) * 4 + c * 2], bytes, 16);
         }
     }
@@ -161,13 +162,15 @@ static void issue(Issue* const* all, const Where& where) {
         for (size_t i = 0; i < known.size(); i++) known[i] = std::min(known[i], cluster.fibers[first + warp * 32].known[i]);
     Operand a = decode(all[0]->a, where), b = decode(all[0]->b, where);
     bool add = all[0]->add;
+    uint32_t clock = group.groups.back().clock = ++cluster.sequence;
     Work work = std::make_shared<Async>();
     Work previous = group.latest;
     work->execute = [=]() mutable {
         if (previous) force(previous);  // they are done in order
         previous.reset();
         const Fiber& reader = cluster.fibers[first];
-        multiply(*tile, read_operand(a, 64, reader, known, where), read_operand(b, tile->n, reader, known, where), add);
+        multiply(*tile, read_operand(a, 64, reader, clock, known, where),
+                 read_operand(b, tile->n, reader, clock, known, where), add);
     };
     group.latest = work;
     group.groups.back().works.push_back(work);
@@ -208,6 +211,14 @@ void wgmma_wait(int groups_left, Where) {
     for (; group.retired < retired; group.retired++) {
         for (Work& work : group.groups[group.retired].works) force(work);
         group.groups[group.retired].works.clear();
+    }
+    if (retired > 0) {  // whoever waited may hand on that the operands were read
+        uint32_t& known = self().known[warpgroup_agent(self().index)];
+        for (int i = retired - 1; i >= 0; i--) {
+            if (group.groups[i].clock == 0) continue;  // an empty group
+            known = std::max(known, group.groups[i].clock);
+            break;
+        }
     }
     int thread = place_in_group();
     for (auto& tile : group.tiles)
