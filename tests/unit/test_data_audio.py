@@ -11,7 +11,7 @@ import torch
 
 from onebit import data
 from onebit.data import DataError
-from onebit.data.audio import fitted, load_audio_folder
+from onebit.data.audio import fitted
 from onebit.data.wav import read_wav, resampled
 
 RATE = 8000
@@ -156,11 +156,19 @@ def test_class_folders_alone_are_split_once_and_for_all(tmp_path: Path) -> None:
 
 
 def test_rate_and_length_can_be_chosen(tmp_path: Path) -> None:
-    splits = load_audio_folder(fsdd(tmp_path), "x", validation=0, sample_rate=RATE, samples=31)
+    splits = data.load("fsdd", fsdd(tmp_path), samples=31)
     assert splits.input_shape == (1, 31)
     assert splits.test.images[0, 0, 15] == 1 / 32768
+    write(tmp_path / "no_ann_0.wav", [8192] * 100)
+    halved, doubled = (data.load("fsdd", tmp_path, sample_rate=rate) for rate in (4000, 16000))
+    assert (halved.test.images[0, 0, 3975:4025] > 0.1).sum() == 50
+    assert (doubled.test.images[0, 0, 3900:4100] > 0.1).sum() == 200
     with pytest.raises(DataError, match="samples=0: give positive numbers"):
-        load_audio_folder(tmp_path, "x", validation=0, samples=0)
+        data.load("fsdd", tmp_path, samples=0)
+    with pytest.raises(
+        DataError, match="'digits' has images, which have no sample_rate=8000: leave that out"
+    ):
+        data.load("digits", sample_rate=8000)
 
 
 BROKEN = {
@@ -206,7 +214,7 @@ def test_an_empty_class_folder_and_wrong_options(tmp_path: Path) -> None:
     (tmp_path / "no").mkdir()
     with pytest.raises(DataError, match=r"no: no WAV file in this class folder \(\.wav\)"):
         data.load("words", tmp_path)
-    with pytest.raises(DataError, match="holds WAV files: image_size=32, channels=None mean nothing there"):
+    with pytest.raises(DataError, match="holds WAV files, which have no image_size=32: leave that out"):
         data.load("words", tmp_path, image_size=32)
 
 

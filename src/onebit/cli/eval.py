@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onebit.cli.errors import UserError, existing_file
 from onebit.cli.options import add_data, add_threads
-from onebit.cli.runs import existing_run
+from onebit.cli.runs import PREPARATION, existing_run
 from onebit.cli.show import print_json, table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
     else:
-        _print(report)
+        _print(report, "images" if len(splits.input_shape) == 3 else "sounds")
     return 0
 
 
@@ -81,23 +81,17 @@ def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> S
         from onebit.train import run_recipe
 
         of_run = run_recipe(run_dir).data
-        return data.load(
-            of_run.name,
-            args.data_dir,
-            image_size=of_run.image_size or None,
-            channels=of_run.channels or None,
-        )
+        as_trained: dict[str, Any] = {field: getattr(of_run, field) or None for field in PREPARATION}
+        return data.load(of_run.name, args.data_dir, **as_trained)
     name = args.data or program.metadata.get("data")
     if name is None:
         raise UserError(f"{args.what[0]!r} does not say what it was trained on; add e.g. --data digits")
-    prepared = {
+    prepared: dict[str, Any] = {
         field: int(program.metadata[field])
-        for field in ("image_size", "channels")
+        for field in PREPARATION
         if args.data is None and program.metadata.get(field, "").isdecimal()
     }
-    return data.load(
-        name, args.data_dir, image_size=prepared.get("image_size"), channels=prepared.get("channels")
-    )
+    return data.load(name, args.data_dir, **prepared)
 
 
 def _compare(model: torch.nn.Module | None, program: Program, splits: Splits, threads: int) -> dict[str, Any]:
@@ -123,13 +117,13 @@ def _compare(model: torch.nn.Module | None, program: Program, splits: Splits, th
     return report
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], noun: str) -> None:
     rows = [
         (title, f"{report[key]['accuracy']:.2f} %", f"{report[key]['correct']:,} of {report['images']:,}")
         for key, title in (("pytorch", "PyTorch"), ("packed", "packed"))
         if key in report
     ]
-    print(f"{report['data']}, {report['images']:,} test images")
+    print(f"{report['data']}, {report['images']:,} test {noun}")
     print(table(rows, header=("", "accuracy", "right")))
     if "predictions_that_differ" in report:
         print(f"predictions that differ: {report['predictions_that_differ']:,}")

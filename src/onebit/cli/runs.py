@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onebit.runtime import Engine
 
 RECIPE = "recipe.toml"
+PREPARATION = ("image_size", "channels", "sample_rate", "samples")  # fields of a recipe's data, and of a file
 _BATCH = 1000  # images a call: enough to be fast, small beside the data set
 
 
@@ -48,7 +49,7 @@ def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
     model = load_model(run)
     program = lowering.convert(model, torch.zeros_like(models.example_input(model)), name=recipe.name)
     metadata = {**program.metadata, "recipe": recipe.name, "data": recipe.data.name}
-    for field in ("image_size", "channels"):  # 0: as the images come
+    for field in PREPARATION:  # 0: as the data set comes
         if value := getattr(recipe.data, field):
             metadata[field] = str(value)
     return model, dataclasses.replace(program, metadata=metadata)

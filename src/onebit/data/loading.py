@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
-from onebit.data.audio import holds_audio, load_audio_folder
+from onebit.data.audio import SAMPLE_RATE, SAMPLES, holds_audio, load_audio_folder
 from onebit.data.decode import Size
 from onebit.data.digits import load_digits
 from onebit.data.errors import DataError
@@ -27,6 +28,8 @@ def load(
     validation: int = 0,
     image_size: Size | None = None,
     channels: int | None = None,
+    sample_rate: int | None = None,
+    samples: int | None = None,
 ) -> Splits:
     """Load a data set whole: images as uint8 (N, C, H, W), or sounds as float32 (N, 1, samples); labels as
     int64 (N,).
@@ -36,7 +39,8 @@ def load(
     instead of the hub. `validation` training images are held out, unless the data set brings a validation
     split: the last ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere.
     `image_size` (pixels, or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The
-    embedded "digits" take `validation` only. Sounds ("fsdd") take neither; see `onebit.data.audio`.
+    embedded "digits" take `validation` only. Sounds ("fsdd") take `sample_rate` (Hz) and `samples` (of each
+    clip) instead, 8,000 both unless given; see `onebit.data.audio`.
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
@@ -44,19 +48,25 @@ def load(
         raise DataError(f"validation={validation}: give the number of training images to hold out, 0 or more")
     if channels not in (None, 1, 3):
         raise DataError(f"channels={channels}: give 1 (grey) or 3 (colour)")
+    of_sounds = {"sample_rate": sample_rate, "samples": samples}
+    of_images = {"image_size": image_size, "channels": channels}
     if name == "digits":
+        _refuse(of_sounds, "the data set 'digits' has images")
         _check_digits(data_dir, image_size, channels)
         return load_digits(validation)
     folder = _folder(name, data_dir)
     if name == "fsdd" and folder is None:
         raise DataError(_NO_FSDD)
     if folder is not None and _is_of_sounds(folder):
-        if image_size is not None or channels is not None:
-            raise DataError(
-                f"{folder} holds WAV files: image_size={image_size}, channels={channels} mean nothing there;"
-                " leave both out"
-            )
-        return load_audio_folder(folder, name, validation=validation)
+        _refuse(of_images, f"{folder} holds WAV files")
+        return load_audio_folder(
+            folder,
+            name,
+            validation=validation,
+            sample_rate=SAMPLE_RATE if sample_rate is None else sample_rate,
+            samples=SAMPLES if samples is None else samples,
+        )
+    _refuse(of_sounds, f"the data set {name!r} has images")
     source = KNOWN.get(name)
     if folder is not None and not _holds_parquet(folder):
         return load_image_folder(
@@ -75,6 +85,13 @@ def _holds_parquet(folder: Path) -> bool:
 
 def _is_of_sounds(folder: Path) -> bool:
     return not _holds_parquet(folder) and holds_audio(folder)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Options of another kind of data are refused, not ignored."""
+    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    if given:
+        raise DataError(f"{why}, which have no {', '.join(given)}: leave that out")
 
 
 def _check_digits(data_dir: str | Path | None, image_size: Size | None, channels: int | None) -> None:

@@ -97,7 +97,7 @@ class FilterBank(nn.Module):
         # Flat, the samples are the channels of one pixel, of which a Program can take the mean.
         flat = x.flatten(1)
         level = flat / (flat.abs().mean(dim=1, keepdim=True) + _SILENCE)
-        e: Tensor = self.frames(self.filters(level.unflatten(1, (1, -1))).abs())
+        e: Tensor = self.frames(self.filters(level.unsqueeze(1)).abs())
         return e / (e + self.log_half.exp())
 
 

@@ -180,6 +180,8 @@ def load_splits(recipe: DataRecipe, data_dir: str | Path | None) -> Splits:
         validation=recipe.validation,
         image_size=recipe.image_size or None,
         channels=recipe.channels or None,
+        sample_rate=recipe.sample_rate or None,
+        samples=recipe.samples or None,
     )
 
 

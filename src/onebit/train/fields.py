@@ -26,11 +26,15 @@ class DataRecipe:
     validation: int = 0
     image_size: int = 0  # pixels a side; 0: as they are
     channels: int = 0  # 1 or 3; 0: as they are
+    sample_rate: int = 0  # Hz, of sounds; 0: 8,000
+    samples: int = 0  # of a sound; 0: 8,000
 
     def rules(self) -> Iterator[Rule]:
         yield "validation", self.validation, self.validation >= 0, "0 or more"
         yield "image_size", self.image_size, self.image_size >= 0, "0 or more"
         yield "channels", self.channels, self.channels in (0, 1, 3), "0, 1 or 3"
+        yield "sample_rate", self.sample_rate, self.sample_rate >= 0, "0 or more"
+        yield "samples", self.samples, self.samples >= 0, "0 or more"
 
 
 @dataclass(frozen=True)
