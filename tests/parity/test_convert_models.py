@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit import models
-from onebit.lowering import convert
+from onebit.lowering import ConversionError, convert
 from onebit.program import DType, Program
 from parity.agreement import (
     EXECUTORS,
@@ -24,7 +24,9 @@ from parity.networks import make_dyadic
 
 _INTEGER = ("bnn_mlp", "bnn_convnet_cifar10", "bnn_convnet_svhn")  # no float before any sign
 # QuickNet's names differ by depth and width only, which the small form overrides.
-_FLOAT = tuple(n for n in models.names() if n not in (*_INTEGER, "quicknet_small", "quicknet_large"))
+_FLOAT = tuple(
+    n for n in models.convertible_names() if n not in (*_INTEGER, "quicknet_small", "quicknet_large")
+)
 
 
 def _trained_looking(name: str, **options: Any) -> nn.Module:
@@ -54,6 +56,15 @@ def _converted(name: str) -> tuple[nn.Module, Program]:
 def test_the_registry_holds_the_papers_networks() -> None:
     assert {*_INTEGER, "binaryconnect_mlp"} <= set(models.names())
     assert len(models.names()) >= 17
+
+
+def test_what_the_registry_calls_unconvertible_is_refused_by_name() -> None:
+    names = set(models.names()) - set(models.convertible_names())
+    assert names == {"bit_encoder"}
+    for name in names:
+        model, x = _small(name)
+        with pytest.raises(ConversionError, match=r"(?s)cannot convert.*LayerNorm is not an operation"):
+            convert(model, x)
 
 
 _INTEGER_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -165,7 +176,7 @@ def test_dyadic_networks_equal_pytorch(name: str) -> None:
 _CONVOLUTIONS = ("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d")
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.convertible_names())
 def test_images_are_turned_once_as_they_come_in(name: str) -> None:
     program = _converted(name)[1] if name in _FLOAT else convert(*_small(name))
     moves = [node.op for node in program.nodes if node.op == "permute"]

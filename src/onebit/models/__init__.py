@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onebit.models.alexnet import AlexNet
 from onebit.models.binaryconnect_mlp import BinaryConnectMlp
+from onebit.models.bit_encoder import BitEncoder
 from onebit.models.bnn_convnet import BnnConvNet
 from onebit.models.bnn_mlp import BnnMlp
 from onebit.models.googlenet_bnn import GoogLeNetBnn
@@ -12,12 +13,22 @@ from onebit.models.lenet5_xnor import LeNet5Xnor
 from onebit.models.nin_xnor import NinXnor
 from onebit.models.quicknet import QuickNet
 from onebit.models.reactnet import ReActNetA
-from onebit.models.registry import ModelEntry, create, create_small, entry, example_input, names, register
+from onebit.models.registry import (
+    ModelEntry,
+    convertible_names,
+    create,
+    create_small,
+    entry,
+    example_input,
+    names,
+    register,
+)
 from onebit.models.resnet18 import ResNet18
 
 __all__ = [
     "AlexNet",
     "BinaryConnectMlp",
+    "BitEncoder",
     "BnnConvNet",
     "BnnMlp",
     "GoogLeNetBnn",
@@ -28,6 +39,7 @@ __all__ = [
     "QuickNet",
     "ReActNetA",
     "ResNet18",
+    "convertible_names",
     "create",
     "create_small",
     "entry",

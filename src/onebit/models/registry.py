@@ -10,7 +10,17 @@ from typing import Any, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-__all__ = ["Model", "ModelEntry", "create", "create_small", "entry", "example_input", "names", "register"]
+__all__ = [
+    "Model",
+    "ModelEntry",
+    "convertible_names",
+    "create",
+    "create_small",
+    "entry",
+    "example_input",
+    "names",
+    "register",
+]
 
 
 class Model(Protocol):
@@ -23,13 +33,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model: its name, its class, the options that make it small enough for tests, and the options that
-    the name stands for where several names share a class."""
+    """One model: its name, its class, the options that make it small enough for tests, the options that the
+    name stands for where several names share a class, and why it cannot become a Program, if it cannot."""
 
     name: str
     factory: Callable[..., nn.Module]
     small: Mapping[str, Any]
     preset: Mapping[str, Any]
+    unconvertible: str | None = None
 
 
 _registry: dict[str, ModelEntry] = {}
@@ -37,12 +48,17 @@ _F = TypeVar("_F", bound=Callable[..., nn.Module])
 
 
 def register(
-    name: str, *, small: Mapping[str, Any], preset: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    small: Mapping[str, Any],
+    preset: Mapping[str, Any] | None = None,
+    unconvertible: str | None = None,
 ) -> Callable[[_F], _F]:
     """Class decorator: make a model available as `create(name)`.
 
     small: constructor options for a variant that tests run in milliseconds.
     preset: constructor options that `name` stands for; a class may be registered under several names.
+    unconvertible: why `onebit.convert` refuses it. Tests then see to it that it does refuse.
     ValueError if the name is taken, TypeError if the class has no `example_input`.
     """
 
@@ -51,7 +67,7 @@ def register(
             raise ValueError(f"model {name!r} is already registered, by {_registry[name].factory!r}")
         if not callable(getattr(factory, "example_input", None)):
             raise TypeError(f"model {name!r} needs a method example_input(batch_size) to be registered")
-        _registry[name] = ModelEntry(name, factory, dict(small), dict(preset or {}))
+        _registry[name] = ModelEntry(name, factory, dict(small), dict(preset or {}), unconvertible)
         return factory
 
     return add
@@ -60,6 +76,11 @@ def register(
 def names() -> list[str]:
     """The registered names, sorted."""
     return sorted(_registry)
+
+
+def convertible_names() -> list[str]:
+    """The names of the models that `onebit.convert` turns into a Program, sorted."""
+    return [name for name in names() if _registry[name].unconvertible is None]
 
 
 def entry(name: str) -> ModelEntry:
