@@ -28,6 +28,7 @@ from onebit.nn.quantizers import (
 from onebit.nn.quantizers_weight import LibraSign, MagnitudeAwareSign, ReCU
 from onebit.nn.saved_bits import save_bits_
 from onebit.nn.schedules import set_progress_
+from onebit.nn.shift_norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 __all__ = [
     "EDE",
@@ -44,6 +45,8 @@ __all__ = [
     "RSign",
     "ReCU",
     "ScalePixels",
+    "ShiftBatchNorm1d",
+    "ShiftBatchNorm2d",
     "SquareHingeLoss",
     "SteSign",
     "StochasticSign",

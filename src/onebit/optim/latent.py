@@ -1,4 +1,4 @@
-"""What ordinary optimizers lack for latent weights: clipping, and Glorot-scaled learning rates.
+"""What ordinary optimizers lack for latent weights: clipping, centring, and Glorot-scaled learning rates.
 
 A layer shows its latent weights by a method `latent_parameters()` that returns them as a list; every
 one-bit layer of onebit.nn has it, and a layer of your own takes part by having it.
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 __all__ = [
+    "center_latent_weights_",
     "clip_latent_weights_",
     "exponential_decay",
     "glorot_coefficient",
@@ -44,6 +45,24 @@ def clip_latent_weights_(model: nn.Module) -> None:
     """
     for _, parameter in latent_parameters(model):
         parameter.clamp_(-1.0, 1.0)
+
+
+@torch.no_grad()
+def center_latent_weights_(model: nn.Module) -> None:
+    """Take from every latent weight the mean over its input channels (axis 1), in place.
+
+    XNOR-Net's authors (arXiv 1603.05279) do so at the start of each step, before they clip to [-1, 1]
+    (`meancenterConvParms` and `clampConvParms` of their Torch7 code):
+
+        center_latent_weights_(model)
+        clip_latent_weights_(model)
+
+    For a convolution that is one mean for each place of a kernel, not one for the filter. A weight with one
+    input channel (depthwise) is left as it is: centring would make it 0.
+    """
+    for _, parameter in latent_parameters(model):
+        if parameter.shape[1] > 1:
+            parameter.sub_(parameter.mean(dim=1, keepdim=True))
 
 
 def glorot_coefficient(parameter: torch.Tensor) -> float:
