@@ -4,6 +4,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 /* XCR0: which register files the operating system saves across a context switch. Without the right
@@ -21,7 +22,7 @@ static int has(uint32_t word, uint32_t bits) {
     return (word & bits) == bits;
 }
 
-onebit_isa onebit_isa_detect(void) {
+static onebit_isa detect(void) {
     uint32_t eax, ebx, ecx, edx, ecx1;
     if (!__get_cpuid(1, &eax, &ebx, &ecx1, &edx) || !has(ecx1, bit_OSXSAVE | bit_AVX | bit_FMA | bit_POPCNT))
         return ONEBIT_ISA_GENERIC;
@@ -34,6 +35,15 @@ onebit_isa onebit_isa_detect(void) {
         !has(ecx, bit_AVX512VPOPCNTDQ | bit_AVX512VNNI))
         return ONEBIT_ISA_AVX2;
     return ONEBIT_ISA_AVX512;
+}
+
+/* A virtual machine takes over at every CPUID, which costs some 10 us: ask once. */
+onebit_isa onebit_isa_detect(void) {
+    static _Atomic int known = -1;
+    int isa = atomic_load_explicit(&known, memory_order_relaxed);
+    if (isa < 0)
+        atomic_store_explicit(&known, isa = (int)detect(), memory_order_relaxed);
+    return (onebit_isa)isa;
 }
 
 #else
