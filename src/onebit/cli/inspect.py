@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from onebit.cli.errors import existing_file
-from onebit.cli.show import print_json
+from onebit.cli.show import number, print_json, table
+
+if TYPE_CHECKING:
+    from onebit.program import Energy
 
 HELP = "show what is 1-bit in a .onebit file, what is not, and why"
 
@@ -13,13 +17,16 @@ HELP = "show what is 1-bit in a .onebit file, what is not, and why"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("file", metavar="FILE", help="a .onebit file")
+    parser.add_argument(
+        "--energy", action="store_true", help="estimate the energy of an inference from the BNN paper's table"
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, verify, summarize."""
     path = existing_file(args.file, what="a .onebit file", suffix=".onebit")
-    from onebit.program import load, summarize
+    from onebit.program import estimate_energy, load, summarize
 
     program = load(path)
     summary = summarize(program)
@@ -27,14 +34,34 @@ def run(args: argparse.Namespace) -> int:
         kind: {name: str(program.type_of(name)) for name in names}
         for kind, names in (("inputs", program.inputs), ("outputs", program.outputs))
     }
+    energy = estimate_energy(program) if args.energy else None
     if args.json:
-        print_json(
-            {"file": str(path), **types, "metadata": dict(program.metadata), "summary": summary.to_dict()}
-        )
+        document = {
+            "file": str(path),
+            **types,
+            "metadata": dict(program.metadata),
+            "summary": summary.to_dict(),
+        }
+        print_json({**document, "energy": energy.to_dict()} if energy else document)
         return 0
     for kind, values in types.items():
         print(f"{kind:9} {', '.join(f'{name} {kind_}' for name, kind_ in values.items())}")
     for key, value in program.metadata.items():
         print(f"{key:9} {value}")
     print(f"\n{summary}")
+    if energy:
+        print(f"\n{_energy_table(energy)}")
     return 0
+
+
+def _energy_table(energy: Energy) -> str:
+    parts = ("arithmetic", "weights", "activations", "total")
+    rows = []
+    for part in parts:
+        packed, float32 = getattr(energy.packed, part), getattr(energy.float32, part)
+        times = f"{number(float32 / packed)} ×" if packed else "–"
+        rows.append((part, f"{number(packed * 1e-6)} µJ", f"{number(float32 * 1e-6)} µJ", times))
+    note = (
+        "Estimated for a 45 nm process from the table in arXiv 1602.02830; not a measurement of this machine."
+    )
+    return f"{table(rows, header=('energy of an inference', 'packed', 'float32', 'saved'))}\n{note}"

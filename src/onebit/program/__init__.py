@@ -5,6 +5,7 @@ Build a `Program`, `verify` it, `save` and `load` it, `execute` it slowly, `summ
 
 from __future__ import annotations
 
+from onebit.program.energy import Energy, estimate_energy
 from onebit.program.errors import ProgramError
 from onebit.program.file_format import file_size, load, save
 from onebit.program.graph import Attr, Constant, Node, Program
@@ -22,12 +23,14 @@ __all__ = [
     "Attr",
     "Constant",
     "DType",
+    "Energy",
     "Node",
     "Program",
     "ProgramError",
     "Summary",
     "TensorType",
     "check_inputs",
+    "estimate_energy",
     "execute",
     "file_size",
     "fma",
