@@ -40,6 +40,7 @@ def test_import_onebit_opens_no_shared_library_and_no_room() -> None:
         "import onebit.program\n",
         "import onebit\nonebit.Engine\n",
         "import onebit.cli\n",
+        "import onebit.data.wav\n",
     ],
 )
 def test_running_a_packed_model_needs_no_training_package(code: str) -> None:

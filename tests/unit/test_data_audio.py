@@ -11,8 +11,7 @@ import torch
 
 from onebit import data
 from onebit.data import DataError
-from onebit.data.audio import fitted
-from onebit.data.wav import read_wav, resampled
+from onebit.data.wav import fitted, read_wav, resampled
 
 RATE = 8000
 

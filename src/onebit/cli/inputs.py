@@ -1,4 +1,4 @@
-"""Arrays for `onebit run`: a .npy file, or images that match what the network takes."""
+"""Arrays for `onebit run`: a .npy file, or images or sounds that match what the network takes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 
 
 def read_inputs(
-    paths: Sequence[str], shape: tuple[int, ...], *, bytes_in: bool, resize: bool
+    paths: Sequence[str], shape: tuple[int, ...], *, bytes_in: bool, resize: bool, sample_rate: int | None
 ) -> npt.NDArray[Any]:
-    """One batch from one .npy file or from images. `shape` is that of one sample; `bytes_in`: it takes u8.
+    """One batch from one .npy file, from images, or from WAV files.
 
+    `shape` is that of one sample; `bytes_in`: it takes u8; `sample_rate`: Hz, of the sounds that it takes. A
+    sound stands in the middle of zeros, or its middle is taken, as in training.
     A .npy file may hold one sample or a batch; its dtype must be the network's own (the engine checks).
     """
-    files = [existing_file(text, what="an input (.npy or an image)") for text in paths]
+    files = [existing_file(text, what="an input (.npy, an image or a WAV file)") for text in paths]
     suffixes = {file.suffix.lower() for file in files}
     if suffixes <= set(IMAGES):
         return _read_images(files, shape, bytes_in=bytes_in, resize=resize)
-    odd = next(file for file in files if file.suffix.lower() not in IMAGES)
-    if odd.suffix.lower() != ".npy":
-        raise UserError(f"{str(odd)!r} is neither a .npy file nor an image ({', '.join(IMAGES)})")
+    if suffixes == {".wav"}:
+        return _read_sounds(files, shape, bytes_in=bytes_in, sample_rate=sample_rate)
+    odd = next((file for file in files if file.suffix.lower() not in (*IMAGES, ".wav", ".npy")), None)
+    if odd is not None:
+        raise UserError(f"{str(odd)!r} is no .npy file, no WAV file and no image ({', '.join(IMAGES)})")
     if len(files) > 1:
-        raise UserError(f"{len(files)} inputs: give one .npy file, or one image or more, not a mixture")
+        raise UserError(
+            f"{len(files)} inputs: give one .npy file, or one image or more, or one WAV file or more,"
+            " not a mixture"
+        )
     return _read_npy(files[0], shape)
 
 
@@ -43,6 +50,23 @@ def _read_npy(file: Path, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise UserError(f"{str(file)!r} is a .npz archive under another name; save one array with np.save")
     return array[None] if array.shape == shape else array
+
+
+def _read_sounds(
+    files: Sequence[Path], shape: tuple[int, ...], *, bytes_in: bool, sample_rate: int | None
+) -> npt.NDArray[Any]:
+    import numpy as np
+
+    from onebit.data.wav import SAMPLE_RATE, fitted, read_wav
+
+    if bytes_in or len(shape) != 2 or shape[0] != 1:
+        wanted = "×".join(map(str, shape))
+        raise UserError(
+            f"{str(files[0])!r}: the network takes {wanted} {'bytes' if bytes_in else 'values'}, which is"
+            " no sound (1×samples); give a .npy file"
+        )
+    clips = [fitted(read_wav(file, sample_rate or SAMPLE_RATE), shape[1]) for file in files]
+    return np.stack(clips)[:, None]
 
 
 def _read_images(

@@ -1,7 +1,8 @@
-"""Run a .onebit file on one .npy file (a sample or a batch) or on images, and print or save what comes out.
+"""Run a .onebit file on a .npy file (a sample or a batch), images or sounds; print or save what comes out.
 
 onebit run mnist.onebit seven.png
 onebit run mnist.onebit batch.npy -o scores.npy
+onebit run fsdd.onebit seven.wav
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from onebit.cli.show import print_json
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-HELP = "run a .onebit file on an array or on images"
+HELP = "run a .onebit file on an array, on images or on sounds"
 
 _MOST_SHOWN = 20
 
@@ -25,7 +26,7 @@ _MOST_SHOWN = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("file", metavar="FILE", help="a .onebit file")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="one .npy file, or images")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="one .npy file, or images, or WAV files")
     parser.add_argument(
         "-o", "--output", metavar="OUT.npy", help="save the output array instead of printing it"
     )
@@ -51,7 +52,14 @@ def run(args: argparse.Namespace) -> int:
             f"{args.file!r} has {counts}; `onebit run` takes one of each: use onebit.Engine in Python"
         )
     kind = program.values[program.inputs[0]]
-    batch = read_inputs(args.inputs, kind.shape, bytes_in=kind.dtype is DType.U8, resize=args.resize)
+    rate = program.metadata.get("sample_rate", "")
+    batch = read_inputs(
+        args.inputs,
+        kind.shape,
+        bytes_in=kind.dtype is DType.U8,
+        resize=args.resize,
+        sample_rate=int(rate) if rate.isdecimal() else None,
+    )
     from onebit.runtime import Engine
 
     output = Engine(program, threads=args.threads)(batch)

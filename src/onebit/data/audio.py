@@ -11,9 +11,8 @@ import torch
 from onebit.data.errors import DataError
 from onebit.data.folder import FileKind, class_parts
 from onebit.data.splits import Split, Splits, make_splits
-from onebit.data.wav import Samples, read_wav
+from onebit.data.wav import SAMPLE_RATE, fitted, read_wav
 
-SAMPLE_RATE = 8000  # Hz
 SAMPLES = 8000  # of a clip
 
 _TEST_TAKES = 5
@@ -61,15 +60,6 @@ def load_audio_folder(
         given=splits.get("validation"),
         shuffled=not takes,
     )
-
-
-def fitted(clip: Samples, samples: int) -> Samples:
-    """`clip` in the middle of `samples` zeros, or its middle if it is longer."""
-    if len(clip) >= samples:
-        start = (len(clip) - samples) // 2
-        return clip[start : start + samples]
-    before = (samples - len(clip)) // 2
-    return np.pad(clip, (before, samples - len(clip) - before))
 
 
 def _clips(paths: list[Path], sample_rate: int, samples: int) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""WAV files → samples: PCM of 8, 16, 24 or 32 bits, mixed to one channel, at the rate that is asked for."""
+"""WAV files → samples: PCM of 8, 16, 24 or 32 bits, mixed to one channel, at the rate that is asked for.
+
+Needs NumPy only: `onebit run` reads sounds with it where no PyTorch is.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from onebit.data.errors import DataError
 
+SAMPLE_RATE = 8000  # Hz: that of sounds unless another is given
 Samples: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 _ZERO_CROSSINGS = 16  # of the sinc, each side: more makes a steeper low-pass and takes longer
@@ -43,6 +47,15 @@ def read_wav(path: Path, sample_rate: int) -> Samples:
         raise DataError(f"{path} holds no samples")
     mono = _numbers(raw, width).reshape(frames, channels).mean(axis=1)
     return resampled(mono, rate, sample_rate).astype(np.float32)
+
+
+def fitted(clip: Samples, samples: int) -> Samples:
+    """`clip` in the middle of `samples` zeros, or its middle if it is longer."""
+    if len(clip) >= samples:
+        start = (len(clip) - samples) // 2
+        return clip[start : start + samples]
+    before = (samples - len(clip)) // 2
+    return np.pad(clip, (before, samples - len(clip) - before))
 
 
 def _numbers(raw: bytes, width: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
