@@ -7,6 +7,7 @@ from onebit.nn.activations import RPReLU, RSign
 from onebit.nn.batch_norm import BatchNormFeatures, reestimate_batch_norm_
 from onebit.nn.binarize import binarize, binarize_report
 from onebit.nn.conv import BinaryConv1d, BinaryConv2d
+from onebit.nn.diagnostics import Diagnosis, FlipCounter, LayerDiagnosis, diagnose
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
 from onebit.nn.pixels import NormalizePixels, ScalePixels
@@ -37,7 +38,10 @@ __all__ = [
     "BinaryConv1d",
     "BinaryConv2d",
     "BinaryLinear",
+    "Diagnosis",
+    "FlipCounter",
     "Heaviside",
+    "LayerDiagnosis",
     "LibraSign",
     "MagnitudeAwareSign",
     "NormalizePixels",
@@ -55,6 +59,7 @@ __all__ = [
     "approx_sign",
     "binarize",
     "binarize_report",
+    "diagnose",
     "ede_sign",
     "heaviside",
     "markers",
