@@ -25,16 +25,24 @@ static void* scheduler_stack;
 static void fiber_main();
 
 constexpr size_t kStackBytes = 256 * 1024, kGuardBytes = 16 * 1024;
-static char* stacks;  // kMostFibers stacks in a row, each with a guard below
+static char* stacks;  // one a fiber in a row, each with a guard below
 uintptr_t stacks_begin, stacks_end;
 
-static void make_stacks() {
-    if (stacks) return;
-    size_t bytes = kStackBytes * kMostFibers;
+// They are given back after each launch: every guard is a mapping, of which a process may have 65,530, and every
+// kernel's library has stacks of its own.
+static void free_stacks() {
+    if (stacks) munmap(stacks, stacks_end - stacks_begin);
+    stacks = nullptr;
+    stacks_begin = stacks_end = 0;
+}
+
+static void make_stacks(int fibers) {
+    free_stacks();
+    size_t bytes = kStackBytes * static_cast<size_t>(fibers);
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) fail("no memory for the stacks of the emulated threads");
     stacks = static_cast<char*>(memory);
-    for (int i = 0; i < kMostFibers; i++) mprotect(stacks + i * kStackBytes, kGuardBytes, PROT_NONE);
+    for (int i = 0; i < fibers; i++) mprotect(stacks + i * kStackBytes, kGuardBytes, PROT_NONE);
     stacks_begin = reinterpret_cast<uintptr_t>(stacks);
     stacks_end = stacks_begin + bytes;
 }
@@ -254,10 +262,10 @@ static void run_cluster(Dim3 first_block) {
 
 static void run_grid() {
     const Launch& launch = cluster.launch;
-    make_stacks();
     cluster.threads = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
     cluster.blocks = static_cast<int>(launch.cluster.x * launch.cluster.y * launch.cluster.z);
     if (cluster.threads * cluster.blocks > kMostFibers) fail("too many threads a cluster for the emulator");
+    make_stacks(cluster.threads * cluster.blocks);
     Dim3 shape = launch.cluster;
     if (grid_size.x % shape.x || grid_size.y % shape.y || grid_size.z % shape.z)
         fail("the grid " + triple(grid_size) + " is no multiple of the cluster " + triple(shape));
@@ -283,8 +291,10 @@ extern "C" const char* onebit_emulation_launch(const Launch* launch) {
         run_grid();
     } catch (const Abandon&) {
         message = cluster.error;
+        free_stacks();
         return message.c_str();
     }
+    free_stacks();
     return nullptr;
 }
 
