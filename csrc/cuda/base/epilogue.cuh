@@ -28,6 +28,11 @@ struct Epilogue {
     int columns;
 };
 
+/* The columns that must be stored, so that tiles cover the padding of a packed row too. */
+__device__ __forceinline__ int stored_columns(int columns) {
+    return EPILOGUE == EPILOGUE_BITS ? padded_words(columns) * 32 : columns;
+}
+
 /* One int32 or float32 for an exact product; `more` is (scale, bias). */
 __device__ __forceinline__ int finish(int product, float2 more) {
 #if EPILOGUE == EPILOGUE_F32

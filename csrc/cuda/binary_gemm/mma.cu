@@ -119,7 +119,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int warp_row = warp / WARPS_ACROSS * WARP_ROWS, warp_column = warp % WARPS_ACROSS * WARP_COLUMNS;
     const int steps = ceil_div(row_bytes, STEP);
-    const Tile tile = tile_at(blockIdx.x, ceil_div(rows, ROWS), ceil_div(columns, COLUMNS_OF_TILE), BAND);
+    const int tile_columns = ceil_div(stored_columns(columns), COLUMNS_OF_TILE);
+    const Tile tile = tile_at(blockIdx.x, ceil_div(rows, ROWS), tile_columns, BAND);
     const int first_row = tile.row * ROWS, first_column = tile.column * COLUMNS_OF_TILE;
     const Copy<ROWS> copy_a(a, first_row, rows, row_bytes, shared);
     const Copy<COLUMNS_OF_TILE> copy_b(b, first_column, columns, row_bytes, shared + ROWS * STEP);

@@ -46,7 +46,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     uint4 *const b_tile = a_tile + TILE * PITCH;
     const int row_chunks = row_bytes / 16;
     const int warp_row = static_cast<int>(threadIdx.x) / 32 * WARP_ROWS;
-    const Tile tile = tile_at(blockIdx.x, ceil_div(rows, TILE), ceil_div(columns, TILE), BAND);
+    const int tile_columns = ceil_div(stored_columns(columns), TILE);
+    const Tile tile = tile_at(blockIdx.x, ceil_div(rows, TILE), tile_columns, BAND);
     int count[WARP_ROWS][2] = {};
     for (int first = 0; first < row_chunks; first += CHUNKS) {
         copy(a_tile, a, tile.row * TILE, rows, first, row_chunks);

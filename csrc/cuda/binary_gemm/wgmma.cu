@@ -189,7 +189,7 @@ __launch_bounds__(128 * (CONSUMERS + 1), 1)
     const Shared shared{shared_address(dynamic_shared())};
     const int steps = ceil_div(row_bytes, STEP);
     const int rank = CLUSTER > 1 ? static_cast<int>(cluster_rank()) : 0;
-    const Walk walk{ceil_div(rows, ROWS * CLUSTER), ceil_div(columns, TILE_COLUMNS), rank};
+    const Walk walk{ceil_div(rows, ROWS * CLUSTER), ceil_div(stored_columns(columns), TILE_COLUMNS), rank};
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; stage++) {
             mbarrier_init(shared.full(stage), 1);

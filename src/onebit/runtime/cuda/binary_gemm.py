@@ -259,10 +259,9 @@ class BinaryGemm:
 
     def _blocks(self, variant: Variant, rows: int) -> int:
         """Blocks to launch. wgmma is persistent: as many as run at once, fewer if there are fewer tiles."""
-        if variant.kernel == "few_rows":
-            columns = row_bytes(self.columns) * 8 if isinstance(self._epilogue, Threshold) else self.columns
-            return -(-columns // variant.tile_columns)
-        tiles = -(-rows // (variant.tile_rows * variant.cluster)) * -(-self.columns // variant.tile_columns)
+        # Tiles cover the padding of a packed row too.
+        columns = row_bytes(self.columns) * 8 if isinstance(self._epilogue, Threshold) else self.columns
+        tiles = -(-rows // (variant.tile_rows * variant.cluster)) * -(-columns // variant.tile_columns)
         if variant.kernel == "wgmma":
             return min(tiles, self._device.multiprocessors // variant.cluster) * variant.cluster
         return tiles
