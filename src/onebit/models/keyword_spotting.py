@@ -37,8 +37,8 @@ def gabor_filters(filters: int, taps: int, sample_rate: int) -> Tensor:
     """(filters, taps) float32: cosines under a Gaussian, of unit energy, their centres equally apart in mel.
 
     g[t] ∝ exp(−t²/2σ²)·cos(2π·f·t/rate + π/4), t from the middle. Between 60 Hz and half the rate there are
-    `filters` centres f; σ makes the band as wide as the distance of the neighbours, as far as the taps allow
-    (σ <= taps/5). The phase of π/4, between a cosine and a sine, keeps rising and falling waves alike.
+    `filters` centres f; σ makes the band, whose equivalent width is rate/(√(2π)·σ), as wide as its neighbours
+    are apart, as far as the taps allow (σ <= taps/5). The phase of π/4, between a cosine and a sine, keeps rising and falling waves alike.
     """
     top = _mel(sample_rate / 2)
     step = (top - _mel(_LOWEST_HZ)) / (filters + 1)
@@ -161,7 +161,7 @@ class KeywordSpotter(ImageModel):
         activation: str = "ste_sign",
     ) -> None:
         super().__init__()
-        _check(input_shape, taps, stride, hop, kernel_size, len(hidden))
+        _check(input_shape, taps, stride, hop, kernel_size, len(hidden), shift)
         check_sizes("hidden", hidden)
         check_sizes("classes, sample_rate, filters, levels", [classes, sample_rate, filters, levels])
         self.input_shape, self.takes_bytes = tuple(input_shape), False
@@ -193,7 +193,13 @@ _POOLS = 2
 
 
 def _check(
-    input_shape: Sequence[int], taps: int, stride: int, hop: int, kernel_size: int, convolutions: int
+    input_shape: Sequence[int],
+    taps: int,
+    stride: int,
+    hop: int,
+    kernel_size: int,
+    convolutions: int,
+    shift: int,
 ) -> None:
     check_sizes("input_shape", input_shape)
     check_sizes("taps, stride, hop, kernel_size", [taps, stride, hop, kernel_size])
@@ -203,6 +209,8 @@ def _check(
         raise ValueError(f"hop must be a multiple of stride; got hop={hop}, stride={stride}")
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd; got {kernel_size}")
+    if shift < 0:
+        raise ValueError(f"shift must be at least 0; got {shift}")
     frames = 2 ** min(convolutions, _POOLS)
     least = taps + stride * ((frames + 1) * (hop // stride) - 1)
     if input_shape[1] < least:
