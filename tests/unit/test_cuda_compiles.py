@@ -1,0 +1,146 @@
+"""Every kernel that the host code can ask for compiles for each of its targets, and keeps to its registers.
+
+NVRTC needs no GPU and no driver. A kernel that spills, or that holds an array in local memory, is many times
+slower, and says so nowhere but here. The same holds for what ptxas only warns of: wgmma instructions made to
+wait for each other, a setmaxnreg that it ignores.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from cubin import Usage, from_elf, from_log
+from support import require
+
+REMARK = re.compile(r"warning|performance loss|ignored|injected", re.IGNORECASE)
+
+# With few registers a thread the sums do not fit; with a variable index they cannot be registers.
+SPILLING = """
+extern "C" __global__ void __launch_bounds__(1024) kernel(const float* x, float* y) {
+    float sums[128] = {};
+    for (int i = 0; i < 1000; i++)
+#pragma unroll
+        for (int j = 0; j < 128; j++) sums[j] = fmaf(x[i], x[i + j], sums[j]);
+#pragma unroll
+    for (int j = 0; j < 128; j++) y[threadIdx.x + j * 1024] = sums[j];
+}
+"""
+INDEXED = """
+extern "C" __global__ void kernel(const int* x, int* y, int n) {
+    int count[8] = {};
+    for (int i = 0; i < n; i++) count[x[i] & 7]++;
+    for (int j = 0; j < 8; j++) y[j] = count[(j + n) & 7];
+}
+"""
+FINE = """
+extern "C" __global__ void kernel(const float* x, float* y) { y[threadIdx.x] = 2 * x[threadIdx.x]; }
+"""
+# Accumulators that a branch may change between two wgmma: ptxas makes the instructions wait for each other.
+SERIALISED = """
+#include "cuda/base/ptx.cuh"
+extern "C" __global__ void __launch_bounds__(128) kernel(unsigned long long a, int* y, int n) {
+    int d[32];
+    for (int i = 0; i < 32; i++) d[i] = n;
+    wgmma_fence();
+    for (int i = 0; i < n; i++) {
+        wgmma_b1<64>(d, a, a, 1);
+        wgmma_commit();
+        if (y[i]) d[0]++;
+    }
+    wgmma_wait<0>();
+    for (int i = 0; i < 32; i++) y[threadIdx.x + 128 * i] = d[i];
+}
+"""
+
+
+def need_nvrtc() -> None:
+    for module in ("torch", "cuda.core", "cuda.bindings"):
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        require(found, f"{module} is not installed; cuda-core comes with onebit[cuda]")
+
+
+def compiled(file: str, defines: dict[str, int], target: str) -> tuple[dict[str, Usage], str]:
+    """What each kernel of the file uses, and the log; fails if the log and the ELF file do not agree."""
+    from onebit.runtime.cuda.compiler import compile_source
+
+    code, log = compile_source(file, defines, target)
+    logged = {usage.name: usage for usage in from_log(log)}
+    assert logged, f"no kernel in the assembler's log:\n{log}"
+    in_file = from_elf(code)
+    for name, usage in logged.items():
+        assert in_file[name] == {"registers": usage.registers, "stack": usage.stack}, (
+            f"{name}: {in_file} {log}"
+        )
+    return logged, log
+
+
+def problems(usages: dict[str, Usage], log: str) -> list[str]:
+    """What is wrong with compiled kernels."""
+    wrong = [
+        f"{usage.name}: {usage.spilled} bytes spilled, {usage.stack} of stack, {usage.registers} registers"
+        for usage in usages.values()
+        if usage.spilled or usage.stack
+    ]
+    return wrong + [line for line in log.splitlines() if REMARK.search(line)]
+
+
+def targets() -> list[str]:
+    """Those of the catalog; one name, to be skipped under, where it cannot be imported."""
+    try:
+        from onebit.runtime.cuda.catalog import TARGETS
+    except ImportError:
+        return ["any"]
+    return list(TARGETS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", targets())
+def test_every_kernel_compiles_without_spills(target: str) -> None:
+    need_nvrtc()
+    from onebit.runtime.cuda.catalog import entries
+
+    mine = [entry for entry in entries() if target in entry.targets]
+    assert mine, f"no kernel for {target}"
+    wrong = []
+    for entry in mine:
+        defines = dict(entry.defines)
+        usages, log = compiled(entry.file, defines, target)
+        macros = " ".join(f"-D{name}={value}" for name, value in defines.items())
+        assert entry.name in usages, f"csrc/cuda/{entry.file} {macros} has no kernel {entry.name}"
+        print(f"{target} {entry.name} {macros}: {usages[entry.name].registers} registers")
+        wrong += [f"csrc/cuda/{entry.file} {macros}: {text}" for text in problems(usages, log)]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [(SPILLING, "bytes spilled"), (INDEXED, "of stack"), (SERIALISED, "serialized"), (FINE, None)],
+    ids=["spilling", "indexed", "serialised", "fine"],
+)
+def test_the_check_sees_local_memory_and_warnings(tmp_path: Path, source: str, expected: str | None) -> None:
+    need_nvrtc()
+    path = tmp_path / "kernel.cu"
+    path.write_text(source)
+    found = problems(*compiled(str(path), {}, "sm_90a"))
+    if expected is None:
+        assert not found
+    else:
+        assert any(expected in line for line in found), found
+
+
+def test_a_spill_is_told_from_an_array_in_local_memory(tmp_path: Path) -> None:
+    need_nvrtc()
+    path = tmp_path / "kernel.cu"
+    path.write_text(SPILLING)
+    assert compiled(str(path), {}, "sm_80")[0]["kernel"].spilled > 0
+    path.write_text(INDEXED)
+    usage = compiled(str(path), {}, "sm_80")[0]["kernel"]
+    assert usage.stack > 0
+    assert usage.spilled == 0
