@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onebit import data, models
+from onebit import data, models, ops
 from onebit.nn import BinaryLinear
 from onebit.optim import clip_latent_weights_
 
@@ -73,12 +73,22 @@ def test_six_projections_of_a_block_are_one_bit_and_the_rest_is_real() -> None:
     seen = []
     for module in block.modules():
         if isinstance(module, BinaryLinear):
-            module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+            module.input_quantizer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(models.example_input(model, 3))
     assert len(seen) == 4
     for x in seen:
         assert x.shape[:2] == (3, 8)
         assert set(x.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_it_is_packed_to_the_same_numbers() -> None:
+    torch.manual_seed(2)
+    model = models.create("bit_encoder").eval()
+    x = models.example_input(model, 9)
+    packed = ops.pack(model)
+    assert [layer.packed for layer in ops.report(packed).layers] == [True] * 8
+    with torch.no_grad():
+        assert torch.equal(packed(x), model(x))
 
 
 def test_it_learns_the_digits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onebit.models.alexnet import AlexNet
+from onebit.models.binaryconnect_convnet import BinaryConnectConvNet
 from onebit.models.binaryconnect_mlp import BinaryConnectMlp
 from onebit.models.bit_encoder import BitEncoder
 from onebit.models.bnn_convnet import BnnConvNet
@@ -11,6 +12,7 @@ from onebit.models.googlenet_bnn import GoogLeNetBnn
 from onebit.models.keyword_spotting import KeywordSpotter
 from onebit.models.lenet5_xnor import LeNet5Xnor
 from onebit.models.nin_xnor import NinXnor
+from onebit.models.pretrained import FloatWeights, load_float_weights
 from onebit.models.quicknet import QuickNet
 from onebit.models.reactnet import ReActNetA
 from onebit.models.registry import (
@@ -27,10 +29,12 @@ from onebit.models.resnet18 import ResNet18
 
 __all__ = [
     "AlexNet",
+    "BinaryConnectConvNet",
     "BinaryConnectMlp",
     "BitEncoder",
     "BnnConvNet",
     "BnnMlp",
+    "FloatWeights",
     "GoogLeNetBnn",
     "KeywordSpotter",
     "LeNet5Xnor",
@@ -44,6 +48,7 @@ __all__ = [
     "create_small",
     "entry",
     "example_input",
+    "load_float_weights",
     "names",
     "register",
 ]

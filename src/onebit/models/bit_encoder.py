@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from onebit.models.images import ImageModel, check_sizes
 from onebit.models.registry import register
-from onebit.nn import BinaryLinear, ScalePixels, quantizers
+from onebit.nn import BinaryLinear, ScalePixels
 
 __all__ = ["BinaryAttention", "BitEncoder", "EncoderBlock"]
 
@@ -22,9 +22,8 @@ def _binary(fan_in: int, fan_out: int, activation: str) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             norm=nn.LayerNorm(fan_in),
-            activation=quantizers.create(activation),
             linear=BinaryLinear(
-                fan_in, fan_out, input_quantizer=None, weight_scale="channel_mean", init="glorot"
+                fan_in, fan_out, input_quantizer=activation, weight_scale="channel_mean", init="glorot"
             ),
         )
     )

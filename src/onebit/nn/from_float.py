@@ -7,7 +7,7 @@ weight_scale="channel_mean", the mean of their magnitudes. So
    (github.com/allenai/XNOR-Net, util.lua). Signs then divide the weights of a filter evenly, and a filter
    whose weights all lean to one side is no constant. Only where the input is binarized: a ±1 input
    is near zero mean, so that little is lost; a real input behind a ReLU is not, and centring would take its
-   mean out of every sum.
+   mean out of every sum. Nor in a depthwise convolution, where a mean of one weight is the weight.
 2. kept in scale where α is computed from them: α·sign(W) with α = mean |W| is the nearest one-bit filter to W
    (arXiv 1603.05279, eq. 6), and only at that scale.
 3. otherwise (no α, or α a parameter of its own, which then starts at mean |W|) scaled as a whole so that the
@@ -53,7 +53,7 @@ def load_latent_(layer: BinaryLayer, weight: Tensor) -> None:
         raise ValueError(f"a weight of shape {tuple(weight.shape)} for one of {tuple(layer.weight.shape)}")
     latent = weight.detach().to(layer.weight)
     if layer.weight_quantizer is not None:
-        if layer.input_quantizer is not None:
+        if layer.input_quantizer is not None and latent.shape[1] > 1:
             latent = latent - latent.mean(dim=1, keepdim=True)
         if layer.scale is not None:
             layer.scale.copy_(channel_mean(latent))
