@@ -25,21 +25,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast, get_args
 
+import torch
 from torch import nn
 
+from onebit.nn import quantizers
 from onebit.nn.batch_norm import BatchNormFeatures
 from onebit.nn.binarize_report import BinarizeReport, LayerReport, weigh
 from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale, check_choice, check_count
+from onebit.nn.chains import dropout_notes, normalized, reordered, replaced
 from onebit.nn.from_float import BinaryOptions, binary_from_float
-from onebit.nn.module_scan import (
-    Calls,
-    centred,
-    holds_products,
-    keep_calling_layers_,
-    obstacles,
-    passes_through,
-    record_calls,
-)
+from onebit.nn.layers import BinaryLinear
+from onebit.nn.module_scan import Calls, holds_products, keep_calling_layers_, obstacles, record_calls
 
 __all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
 
@@ -48,7 +44,6 @@ Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 Skip = Rule | Iterable[Rule]
 
 _REPORT = "_onebit_binarize_report"
-_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
 
 class NormedLayer(nn.Sequential):
@@ -120,6 +115,7 @@ def binarize(
     ValueError for a skipped name that is not in the model, for options that do not go together, and if no
     layer could be made binary.
     """
+    _check_model(model)
     options = _options(weights, inputs, weight_scale, input_scale)
     check_choice("norm", norm, (None, *get_args(Norm)))
     check_count("least_terms", least_terms)
@@ -143,15 +139,15 @@ def binarize(
     if inplace and chosen == [""]:
         raise ValueError("a single layer cannot be replaced in place: use what binarize returns")
     _, bits_before = weigh(model.modules())
-    notes: list[str] = []
-    if reorder and inputs is not None:
-        notes += _drop_activations(model, chosen)
-    normed = _to_norm(model, chosen, calls) if norm is not None and inputs is not None else set()
+    layers = {name: cast("nn.Linear | nn.Conv1d | nn.Conv2d", model.get_submodule(name)) for name in chosen}
+    ids = {id(layer) for layer in layers.values()} if inputs is not None else set()
+    notes = reordered(model, ids, calls) if reorder else []
+    notes += dropout_notes(model, ids, calls)
+    normed = ids - normalized(model, calls) if norm is not None else set()
     done: dict[str, str] = {}
-    for name in chosen:
-        layer = cast("nn.Linear | nn.Conv1d | nn.Conv2d", model.get_submodule(name))
-        new, done[name] = _binary(layer, options, name in normed)
-        model = _replace(model, name, layer, new)
+    for name, layer in layers.items():
+        new, done[name] = _binary(layer, options, id(layer) in normed)
+        model = replaced(model, name, layer, new)
     if any(isinstance(m, nn.TransformerEncoderLayer) for m in model.modules()):
         keep_calling_layers_(model)
         notes.append("nn.TransformerEncoderLayer: its fast path, which skips the layers, is switched off")
@@ -170,6 +166,20 @@ def binarize_report(model: nn.Module) -> BinarizeReport:
     return report
 
 
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"binarize takes a torch.nn.Module; got {type(model).__name__}")
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if kind in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel") or isinstance(
+            module, torch.jit.ScriptModule
+        ):
+            raise TypeError(
+                f"{name or 'the model'} is a {kind}: binarize the plain module first, then compile, script "
+                "or distribute it"
+            )
+
+
 def _options(
     weights: str | nn.Module | None,
     inputs: str | nn.Module | None,
@@ -178,12 +188,15 @@ def _options(
 ) -> BinaryOptions:
     if weights is None and inputs is None:
         raise ValueError("weights=None and inputs=None leave nothing to binarize: name a quantizer for one")
-    return {
-        "input_quantizer": inputs,
-        "weight_quantizer": weights,
+    options: BinaryOptions = {
+        "input_quantizer": quantizers.resolve(inputs, "inputs"),
+        "weight_quantizer": quantizers.resolve(weights, "weights"),
         "weight_scale": weight_scale if weights is not None else None,
         "input_scale": input_scale,
     }
+    with torch.device("meta"):
+        BinaryLinear(1, 1, **options)  # refuses what does not go together, before anything is changed
+    return options
 
 
 def _too_small(module: nn.Module, least_terms: int, depthwise: bool) -> str | None:
@@ -246,58 +259,6 @@ def _nothing(model: nn.Module, reasons: Mapping[str, str]) -> str:
     return f"no layer of this {type(model).__name__} can be made binary:{why}"
 
 
-def _chains(model: nn.Module) -> Iterable[list[tuple[str, nn.Module]]]:
-    """Every outermost nn.Sequential as one flat list of (name, module): what runs one after another."""
-    inner: set[int] = set()
-
-    def flat(name: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-        if type(module).forward is not nn.Sequential.forward:
-            yield name, module
-            return
-        inner.add(id(module))
-        for key, child in module.named_children():
-            yield from flat(f"{name}.{key}".lstrip("."), child)
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Sequential) and id(module) not in inner:
-            yield list(flat(name, module))
-
-
-def _drop_activations(model: nn.Module, chosen: Iterable[str]) -> list[str]:
-    """Replace by nn.Identity each ReLU whose output only a layer to be made binary sees; notes on it."""
-    targets, dropped = set(chosen), []
-    times: dict[int, int] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        times[id(module)] = times.get(id(module), 0) + 1
-    for chain in _chains(model):
-        for i, (name, module) in enumerate(chain):
-            if not isinstance(module, nn.ReLU) or times[id(module)] > 1:
-                continue
-            behind = next(
-                (
-                    n
-                    for n, m in chain[i + 1 :]
-                    if not (passes_through(m) or centred(m) or isinstance(m, _POOLS))
-                ),
-                None,
-            )
-            if behind in targets:
-                _replace(model, name, module, nn.Identity())
-                dropped.append(f"{name}: ReLU left out, the sign in {behind} stands for it")
-    return dropped
-
-
-def _to_norm(model: nn.Module, chosen: Iterable[str], calls: Calls | None) -> set[str]:
-    """Those of the chosen layers that do not stand directly behind a centring normalization."""
-    normalized = set(calls.normalized) if calls is not None else set()
-    for chain in _chains(model):
-        for i, (name, _) in enumerate(chain):
-            before = next((m for _, m in reversed(chain[:i]) if not passes_through(m)), None)
-            if before is not None and centred(before):
-                normalized.add(name)
-    return set(chosen) - normalized
-
-
 def _binary(
     layer: nn.Linear | nn.Conv1d | nn.Conv2d, options: BinaryOptions, normed: bool
 ) -> tuple[nn.Module, str]:
@@ -325,17 +286,6 @@ def _norm_for(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Module:
         return BatchNormFeatures(layer.in_features, eps=1e-4)
     kind = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
     return kind(layer.in_channels, eps=1e-4)
-
-
-def _replace(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.Module:
-    """`new` wherever the model holds `old`; returns the model, which is `new` if it was `old` itself."""
-    if not name:
-        return new
-    for parent in list(model.modules()):
-        for key, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[key] = new
-    return model
 
 
 def _report(

@@ -100,8 +100,7 @@ def _of_the_layer(module: nn.Module) -> str | None:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind, None) for kind in kinds)
+    return any(value for key, value in vars(module).items() if key.startswith("_") and key.endswith("_hooks"))
 
 
 def _of_its_parameters(module: nn.Module, owners: Mapping[int, list[str]]) -> str | None:
@@ -172,11 +171,12 @@ def keep_calling_layers_(model: nn.Module) -> None:
 
 @dataclass
 class Calls:
-    """What one forward pass showed: the product layers in the order of their first call, and those whose
-    input came straight out of a centring normalization, each time."""
+    """What one forward pass showed: the product layers in the order of their first call, those whose input
+    came straight out of a centring normalization each time, and every module that was called."""
 
     order: list[str] = field(default_factory=list)
     normalized: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)
 
 
 @torch.no_grad()
@@ -197,6 +197,7 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
 
     def before(name: str, module: nn.Module) -> Any:
         def look(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            calls.called.add(name)
             if holds_products(module):
                 if name not in calls.order:
                     calls.order.append(name)

@@ -1,0 +1,101 @@
+"""Chains: what of a model runs one after another, as far as its nn.Sequentials tell.
+
+From them `binarize` knows what stands before a sign, and where nobody else can see an activation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+from torch import nn
+
+from onebit.nn.module_scan import Calls, centred, passes_through
+
+__all__ = ["chains", "dropout_notes", "normalized", "reordered", "replaced"]
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+_MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+
+
+def replaced(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.Module:
+    """`new` wherever the model holds `old`; returns the model, which is `new` if it was `old` itself."""
+    if not name:
+        return new
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = new
+    return model
+
+
+def chains(model: nn.Module, calls: Calls | None) -> list[list[tuple[str, nn.Module]]]:
+    """Every outermost nn.Sequential as one flat list of (name, module): what runs one after another.
+
+    Not one that the example showed to be no call of its own: somebody walks through its layers, and sees what
+    lies between them.
+    """
+    inner: set[int] = set()
+
+    def is_plain(name: str, module: nn.Module) -> bool:
+        return type(module).forward is nn.Sequential.forward and (calls is None or name in calls.called)
+
+    def flat(name: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+        if not is_plain(name, module):
+            yield name, module
+            return
+        inner.add(id(module))
+        for key, child in module._modules.items():
+            if child is not None:
+                yield from flat(f"{name}.{key}".lstrip("."), child)
+
+    return [
+        list(flat(name, module))
+        for name, module in model.named_modules()
+        if id(module) not in inner and is_plain(name, module)
+    ]
+
+
+def reordered(model: nn.Module, chosen: set[int], calls: Calls | None) -> list[str]:
+    """Replace by nn.Identity each ReLU whose output only a layer to be made binary sees; notes on it."""
+    notes = []
+    times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for chain in chains(model, calls):
+        for i, (name, module) in enumerate(chain):
+            behind, layer = next(
+                (
+                    (n, m)
+                    for n, m in chain[i + 1 :]
+                    if not (passes_through(m) or centred(m) or isinstance(m, _MAX_POOLS))
+                ),
+                ("", module),
+            )
+            if id(layer) not in chosen:
+                continue
+            if isinstance(module, nn.ReLU) and times[id(module)] == 1:
+                replaced(model, name, module, nn.Identity())
+                notes.append(f"{name}: ReLU left out, the sign in {behind} stands for it")
+    return notes
+
+
+def dropout_notes(model: nn.Module, chosen: set[int], calls: Calls | None) -> list[str]:
+    """Each dropout directly before a sign: what it drops is no longer absent."""
+    return [
+        f"{name}: dropout before the sign in {behind} makes dropped inputs +1 or -1, not 0: consider p=0"
+        for chain in chains(model, calls)
+        for (name, module), (behind, layer) in pairwise(chain)
+        if id(layer) in chosen and isinstance(module, _DROPOUTS) and module.p > 0
+    ]
+
+
+def normalized(model: nn.Module, calls: Calls | None) -> set[int]:
+    """ids of the layers that stand directly behind a centring normalization, wherever they are used."""
+    found = {id(model.get_submodule(name)) for name in calls.normalized} if calls is not None else set()
+    elsewhere: set[int] = set()
+    for chain in chains(model, calls):
+        for i, (_, module) in enumerate(chain):
+            before = next((m for _, m in reversed(chain[:i]) if not passes_through(m)), None)
+            (found if before is not None and centred(before) else elsewhere).add(id(module))
+    times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    return {module for module in found if times[module] == 1 or module not in elsewhere}
