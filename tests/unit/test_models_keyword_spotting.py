@@ -1,4 +1,4 @@
-"""The keyword spotter, part by part: filters, shifts, loudness, levels, one-bit layers, and its packed form."""
+"""The keyword spotter by part: filters, shifts, loudness, levels, one-bit layers, and its packed form."""
 
 from __future__ import annotations
 
