@@ -11,6 +11,7 @@ import pytest
 
 from onebit.cli import main
 from onebit.program import load
+from support import ROOT, run_python
 
 RATE = 6000
 WORDS = {"high": (1800,), "low": (300,), "rise": (300, 900, 1800)}
@@ -68,3 +69,16 @@ def test_words_are_learned_packed_and_recognized(tmp_path: Path, capsys: pytest.
     scores = np.array(answer(capsys, "run", file, *clips)["values"])
     assert scores.shape == (15, 3)
     assert (scores.argmax(axis=1) == np.repeat(range(3), 5)).mean() > 0.75
+    heard = listen(file, clips[0])
+    assert heard[0].startswith(f"  0.00 s  class {scores[0].argmax()} ")
+    assert len(heard) == 1, "a clip that is shorter than the window is heard once"
+
+
+def listen(file: Path, clip: Path) -> list[str]:
+    """What the example prints, without PyTorch."""
+    script = ROOT / "examples" / "keyword_spotting.py"
+    code = (
+        f"import runpy, sys; sys.argv = {[script.name, str(file), str(clip)]!r};"
+        f"runpy.run_path({str(script)!r}); assert 'torch' not in sys.modules"
+    )
+    return run_python(code).splitlines()
