@@ -301,3 +301,14 @@ __device__ __forceinline__ void wgmma_b1<256>(int (&d)[128], u64 a, u64 b, int a
 #endif
 
 #endif
+
+/* Nothing at run time: the compiler, which does not know that wgmma writes the sums later than it stands, may not move
+ * what reads them to before this point. To be called after wgmma_wait<0>. */
+template <int COUNT>
+__device__ __forceinline__ void wgmma_finish(int (&d)[COUNT]) {
+#ifndef ONEBIT_EMULATE
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        asm volatile("" : "+r"(d[i])::"memory");
+#endif
+}

@@ -167,6 +167,7 @@ __device__ __forceinline__ void consume(const Epilogue &e, const int *a_sums, co
             ring.advance();
         }
         wgmma_wait<0>();
+        wgmma_finish(count);
         release(shared, previous);
         ColumnPairs<TILE_COLUMNS> pairs;
         int row_term[2];
