@@ -30,7 +30,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "cuda" / "base").mkdir(parents=True)
     (root / "cuda" / "demo").mkdir()
     (root / "cuda" / "base" / "one.cuh").write_text("#pragma once\n#define ONE 1.0f\n")
-    (root / "cuda" / "demo" / "twice.cu").write_text('#include "base/one.cuh"\n' + KERNEL)
+    (root / "cuda" / "demo" / "twice.cu").write_text('#include "cuda/base/one.cuh"\n' + KERNEL)
     monkeypatch.setattr(compiler, "source_root", lambda: root)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return root

@@ -23,9 +23,14 @@ namespace {
 struct Taps {
     int begin, end;
 
+    /* ceil(distance / step); unsigned, for the sum of the two may be beyond an int32. */
+    static __device__ __forceinline__ int steps(int distance, int step) {
+        return (static_cast<u32>(distance) + static_cast<u32>(step) - 1) / static_cast<u32>(step);
+    }
+
     __device__ __forceinline__ Taps(int origin, int size, int kernel, int dilation) {
-        begin = origin < 0 ? ceil_div(-origin, dilation) : 0;
-        end = min(kernel, ceil_div(size - origin, dilation));
+        begin = origin < 0 ? steps(-origin, dilation) : 0;
+        end = min(kernel, steps(size - origin, dilation));
     }
 };
 

@@ -1,4 +1,4 @@
-"""Engine: a Program on the compiled kernels."""
+"""Engine: a Program on the compiled kernels, and the door to the engine on a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import addressof, byref, c_char, c_double, c_void_p
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,43 +65,62 @@ class Engine:
     Args:
         program: a Program, or the path of a `.onebit` file. It is verified; its constants are copied
             (prepacked for the instruction set) and not kept alive.
-        threads: threads of one run, the caller's included (1 to 256). Results are the same for any number.
+        device: "cpu", or "cuda" or "cuda:1" for a GPU (the extra `onebit[cuda]`; see docs/gpu.md). A GPU's
+            engine takes and returns torch tensors that lie there, on torch's current stream, or NumPy arrays.
+        threads: threads of one run, the caller's included (1 to 256). Results are the same
+            for any number. CPU only.
         isa: "generic", "avx2" or "avx512"; None takes the environment variable ONEBIT_ISA, else the best.
+            CPU only.
         max_memory: the most bytes the engine may own (default 4 GiB): a tiny program can ask for a huge
             arena. Weights, constants, arena and scratch count.
+        trust_inputs: do not look for NaN, or for bits other than ±1, in tensors on a GPU. Looking waits for
+            the GPU at the end of a run; programs over bytes and integers need none and never wait. GPU only.
 
     Raises:
         ProgramError: the program or the file is malformed.
-        EngineError: no Program and no path, an instruction set this machine lacks, a wrong `threads`, more
-            memory than allowed.
+        EngineError: no Program and no path, an instruction set or a device this machine lacks, a wrong
+            `threads`, an argument of the other kind of device, more memory than allowed.
 
     Calls on one engine wait for each other (the GIL is released meanwhile); `clone()` gives another engine
     with the same weights for use at the same time. Close it, use it as a context manager, or let it go. It
     works in a forked child too.
     """
 
+    def __new__(cls, program: Any = None, *, device: Any = "cpu", **_: Any) -> Self:
+        """An engine of the class that runs on `device`."""
+        if cls is Engine and device != "cpu":
+            if not isinstance(device, str) or device.split(":")[0] != "cuda":
+                raise EngineError(
+                    f"device is {device!r}; it must be 'cpu', 'cuda' or, for the second GPU, 'cuda:1'"
+                )
+            made: Self = super().__new__(_cuda_engine())
+            return made
+        return super().__new__(cls)
+
     def __init__(
         self,
         program: Program | str | os.PathLike[str],
         *,
+        device: str = "cpu",
         threads: int = 1,
         isa: str | None = None,
         max_memory: int | None = None,
+        trust_inputs: bool = False,
     ) -> None:
         check_threads(threads)
-        limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
-        if type(limit) is not int or not 0 < limit < 2**63:
-            raise EngineError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
+        if trust_inputs:
+            raise EngineError("trust_inputs is for device='cuda': looking costs a CPU next to nothing")
+        limit = check_max_memory(max_memory)
         lib = library()
         chosen = choose_isa(isa)
-        program = _verified(program)
+        program = verified(program)
         plan, ops = build_plan(lib, program, chosen, limit)
         try:
             handle = c_void_p()
             lib.call("onebit_engine_create", plan, threads, byref(handle))
         finally:
             lib.functions.onebit_plan_release(plan)
-        self._set_up(lib, handle, _signature(program), ops, chosen, threads)
+        self._set_up(lib, handle, signature_of(program), ops, chosen, threads)
 
     def _set_up(
         self,
@@ -267,7 +286,29 @@ class Engine:
         return f"<onebit.Engine {inputs} → {outputs}; {self.isa}, {self.threads} threads>"
 
 
-def _verified(program: Any) -> Program:
+def _cuda_engine() -> Any:
+    """The class of engines on a GPU, which needs PyTorch."""
+    try:
+        from onebit.runtime.cuda.engine import CudaEngine
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise EngineError(
+            "device 'cuda' needs PyTorch with CUDA (https://pytorch.org/get-started), and the rest with "
+            "`pip install 'onebit[cuda]'`"
+        ) from error
+    return CudaEngine
+
+
+def check_max_memory(max_memory: int | None) -> int:
+    """The limit in bytes; EngineError unless it is None or a positive int."""
+    limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
+    if type(limit) is not int or not 0 < limit < 2**63:
+        raise EngineError(f"max_memory is {max_memory!r}; it must be a positive number of bytes")
+    return limit
+
+
+def verified(program: Any) -> Program:
     """The Program that a caller gave, or the one in the file that a caller named."""
     if isinstance(program, Program):
         verify(program)
@@ -287,7 +328,7 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _signature(program: Program) -> Program:
+def signature_of(program: Program) -> Program:
     """The program's inputs and outputs without its nodes and constants, which the engine must not keep."""
     names = {*program.inputs, *program.outputs}
     values = {name: type_ for name, type_ in program.values.items() if name in names}

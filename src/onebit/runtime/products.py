@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from ctypes import byref, c_int32, c_void_p
-from dataclasses import dataclass
+from ctypes import byref, c_int32, c_uint64, c_void_p
 from enum import IntEnum
 from functools import cache
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from onebit.runtime.library import ERROR_INPUT, OK, Conv, Gemm, Library, Window,
 _BITS, _F32 = 0, 3  # onebit_dtype
 _BINARY, _REAL = 0, 2  # onebit_gemm_family and onebit_conv_family: what meets the one-bit weights
 _MAX_MEMORY = 2**64 - 1
+_PAIR = c_uint64 * 2
 
 
 class Store(IntEnum):
@@ -36,8 +38,7 @@ class Store(IntEnum):
     BITS = 2
 
 
-@dataclass(frozen=True)
-class Epilogue:
+class Epilogue(NamedTuple):
     """What happens to the sums. Addresses, of one number an output channel, read while a product is built.
 
     F32: `scale` and `bias`, float32; 0 stands for a scale of 1 and for no bias.
@@ -51,8 +52,7 @@ class Epilogue:
     flip: int = 0
 
 
-@dataclass(frozen=True)
-class Matmul:
+class Matmul(NamedTuple):
     """out[m, n] = Σ x[m, k]·w[n, k]; weights (n, words(k)), x (batch, words(k)) or float32 (batch, k)."""
 
     n: int
@@ -63,8 +63,7 @@ class Matmul:
         return 1, self.k
 
 
-@dataclass(frozen=True)
-class Conv2d:
+class Conv2d(NamedTuple):
     """A convolution, channels last: x (batch, height, width, words(channels)), or as many float32; weights
     (n, *kernel, words(channels / groups)); padding is zero where x is float32, else `padding_value`."""
 
@@ -82,6 +81,11 @@ class Conv2d:
         """Rows and channels of the input of one sample."""
         return self.size[0] * self.size[1], self.channels
 
+    def out_pixels(self) -> int:
+        """Pixels of the result."""
+        axes = zip(self.size, self.padding, self.dilation, self.kernel, self.stride, strict=True)
+        return prod((n + 2 * pad - dil * (k - 1) - 1) // step + 1 for n, pad, dil, k, step in axes)
+
 
 class Product:
     """A binary product with prepacked weights.
@@ -90,13 +94,21 @@ class Product:
         shape: a Matmul or a Conv2d.
         weights: address of the packed weights. They, and what `epilogue` names, are copied.
         real: x is float32 instead of packed bits.
+        channels_first: the result of a convolution is (batch, n, *size) instead of (batch, *size, n); not of
+            bits.
 
     Raises:
         EngineError: sizes that the library refuses, padding bits that are not zero, no memory.
     """
 
     def __init__(
-        self, shape: Matmul | Conv2d, weights: int, epilogue: Epilogue, *, real: bool = False
+        self,
+        shape: Matmul | Conv2d,
+        weights: int,
+        epilogue: Epilogue,
+        *,
+        real: bool = False,
+        channels_first: bool = False,
     ) -> None:
         self._library = library()
         self._run = self._library.functions.onebit_engine_run
@@ -116,6 +128,9 @@ class Product:
         name = "gemm" if isinstance(shape, Matmul) else "conv"
         self._library.call(f"onebit_plan_{name}", plan, byref(call), byref(value))
         del keep
+        if channels_first and isinstance(shape, Conv2d):
+            sizes, axes = _PAIR(shape.out_pixels(), shape.n), _PAIR(1, 0)
+            self._library.call("onebit_plan_permute", plan, value, 2, sizes, axes, byref(value))
         form = "packed_output" if epilogue.store == Store.BITS else "output"
         self._library.call(f"onebit_plan_{form}", plan, value)
         self._library.call("onebit_plan_finish", plan)

@@ -35,6 +35,8 @@ class Entry:
 
 def entries() -> tuple[Entry, ...]:
     """All kernels of all families."""
-    from onebit.runtime.cuda import binary_gemm, packing  # each imports Entry from here
+    # Each imports Entry from here.
+    from onebit.runtime.cuda import binary_gemm, elementwise, moves, packing, windows
 
-    return (*packing.ENTRIES, *binary_gemm.ENTRIES)
+    families = (packing, binary_gemm, elementwise, windows, moves)
+    return tuple(entry for family in families for entry in family.ENTRIES)

@@ -29,7 +29,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def source_root() -> Path:
-    """The folder csrc; in kernels `#include "base/bits.cuh"` means csrc/cuda/base/bits.cuh.
+    """The folder csrc; kernels write `#include "cuda/base/bits.cuh"`.
 
     It is that of the source tree if the package runs from one, else the copy that the wheel installs.
     """
@@ -94,8 +94,8 @@ def compile_source(file: str, defines: Mapping[str, int | str], target: str) -> 
         name=file,
         arch=target,
         std="c++17",
-        include_path=[str(root / "cuda"), str(_path(root, file).parent)],
-        define_macro=[(name, str(value)) for name, value in sorted(defines.items())],
+        include_path=[str(root), str(_path(root, file).parent)],
+        define_macro=[(name, str(value)) for name, value in sorted(defines.items())] or None,
         # The numerics contract: every float operation as written, an fma only where the source says fmaf.
         fma=False,
         ptxas_options=["-v"],
@@ -139,7 +139,7 @@ def _with_headers(root: Path, source: Path) -> dict[str, bytes]:
             continue
         texts[name] = path.read_bytes()
         for match in _INCLUDE.findall(texts[name]):
-            beside, below = path.parent / match.decode(), root / "cuda" / match.decode()
+            beside, below = path.parent / match.decode(), root / match.decode()
             waiting.extend(candidate for candidate in (beside, below) if candidate.is_file())
     return texts
 

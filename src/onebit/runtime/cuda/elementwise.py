@@ -1,0 +1,244 @@
+"""Chains of elementwise ops, each one kernel launch; thresholds; packing and unpacking at the door.
+
+The kernels are in csrc/cuda/elementwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+from onebit.program import DType, Node, Program, TensorType
+from onebit.program.tensors import Array
+from onebit.runtime.cuda.catalog import Entry
+from onebit.runtime.cuda.device import Device
+from onebit.runtime.cuda.packing import Bits
+from onebit.runtime.cuda.values import Form, Value, launch_over, put, tensor_of
+
+MAX_STEPS = 12  # of a chain; chain.cu has the same number
+CHAIN_OPS = frozenset(
+    (
+        "to_float",
+        "scale_pixels",
+        "affine",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "abs",
+        "relu",
+        "prelu",
+        "hardtanh",
+        "sign",
+    )
+)
+
+_SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
+_CHAINS = {
+    (dtype, bits): Entry("elementwise/chain.cu", "chain", {"SOURCE": source, "TARGET": int(bits)})
+    for dtype, source in _SOURCES.items()
+    for bits in (False, True)
+}
+_THRESHOLD, _UNPACK, _PACK, _FIND_NAN = (
+    Entry("elementwise/bits.cu", name, {}) for name in ("threshold", "unpack", "pack", "find_nan")
+)
+ENTRIES = (*_CHAINS.values(), _THRESHOLD, _UNPACK, _PACK, _FIND_NAN)
+
+
+class Code(IntEnum):
+    """What a step does with the number v; the order is that of chain.cu."""
+
+    FMA = 0
+    ADD = 1
+    SUBTRACT = 2
+    SUBTRACT_FROM = 3
+    MULTIPLY = 4
+    DIVIDE = 5
+    DIVIDE_INTO = 6
+    ABS = 7
+    RELU = 8
+    PRELU = 9
+    CLAMP = 10
+
+
+class Mode(IntEnum):
+    """Where the operand of an element comes from; the order is that of chain.cu."""
+
+    NUMBER = 0
+    CHANNEL = 1
+    ELEMENT = 2
+    SAMPLE = 3
+    ROW = 4
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_int32),
+        ("mode", ctypes.c_int32),
+        ("a", ctypes.c_void_p),
+        ("b", ctypes.c_void_p),
+        ("x", ctypes.c_float),
+        ("y", ctypes.c_float),
+    )
+
+
+class _Chain(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("sample", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("step", _Step * MAX_STEPS),
+    )
+
+
+@dataclass(frozen=True)
+class ChainStep:
+    """One step: constants a and b (of NUMBER arrays of one), or the name of a value that is the operand."""
+
+    code: Code
+    mode: Mode = Mode.NUMBER
+    a: Array | None = None
+    b: Array | None = None
+    value: str = ""
+
+
+_ARITHMETIC = {
+    "add": (Code.ADD, Code.ADD),  # with v first, with v second
+    "sub": (Code.SUBTRACT, Code.SUBTRACT_FROM),
+    "mul": (Code.MULTIPLY, Code.MULTIPLY),
+    "div": (Code.DIVIDE, Code.DIVIDE_INTO),
+}
+_NUMBER = np.float32
+
+
+def main_input(program: Program, types: Mapping[str, TensorType], node: Node) -> str:
+    """The input that becomes v: the one with the shape of the output."""
+    shape = types[node.output].shape
+    fits = [name for name in node.inputs if name not in program.constants and types[name].shape == shape]
+    return fits[0]
+
+
+def step_of(program: Program, types: Mapping[str, TensorType], node: Node, main: str) -> ChainStep | None:
+    """What a node does with its input `main`; None where converting it to float32 is all."""
+    constants = [program.constants[name].array for name in node.inputs if name in program.constants]
+    if node.op in ("to_float", "sign"):
+        return None
+    if node.op == "scale_pixels":  # (2x − 255)/256: every step of it is exact
+        return ChainStep(Code.FMA, a=np.array([2 / 256], _NUMBER), b=np.array([-255 / 256], _NUMBER))
+    if node.op in ("abs", "relu"):
+        return ChainStep(Code.ABS if node.op == "abs" else Code.RELU)
+    if node.op == "hardtanh":
+        low, high = (np.array([node.attrs[name]], _NUMBER) for name in ("min", "max"))
+        return ChainStep(Code.CLAMP, a=low, b=high)
+    if node.op == "affine":
+        return ChainStep(Code.FMA, Mode.CHANNEL, constants[0], constants[1])
+    if node.op == "prelu":
+        mode = Mode.NUMBER if constants[0].size == 1 else Mode.CHANNEL
+        return ChainStep(Code.PRELU, mode, constants[0])
+    code = _ARITHMETIC[node.op][0 if node.inputs[0] == main else 1]
+    if constants:
+        return _with_constant(code, constants[0], types[node.output])
+    other = node.inputs[1] if node.inputs[0] == main else node.inputs[0]
+    same = types[other].shape == types[node.output].shape
+    return ChainStep(code, Mode.ELEMENT if same else Mode.ROW, value=other)
+
+
+def _with_constant(code: Code, constant: Array, type_: TensorType) -> ChainStep:
+    """A broadcast constant: one number, one a channel, or one an element of a sample."""
+    if constant.size == 1:
+        return ChainStep(code, Mode.NUMBER, constant.reshape(1))
+    if constant.shape[-1] == constant.size == type_.channels:
+        return ChainStep(code, Mode.CHANNEL, constant.reshape(-1))
+    return ChainStep(code, Mode.SAMPLE, np.broadcast_to(constant, type_.shape))
+
+
+class Chain:
+    """A chain ready to run: `inputs` are the source and then the values that steps name, in order."""
+
+    def __init__(self, device: Device, source: DType, steps: Sequence[ChainStep], out: TensorType) -> None:
+        self._device = device
+        self._form = Form.of(out)
+        self._entry = _CHAINS[source, out.dtype is DType.BITS]
+        self._constants: list[torch.Tensor] = []  # kept alive: the structure holds their addresses
+        self._values = [index for index, step in enumerate(steps) if step.value]
+        form = self._form
+        self._chain = _Chain(0, form.channels, form.rows * form.channels, len(steps))
+        for index, step in enumerate(steps):
+            into = self._chain.step[index]
+            into.code, into.mode = step.code, step.mode
+            if step.mode is Mode.NUMBER:
+                into.x = float(step.a[0]) if step.a is not None else 0.0
+                into.y = float(step.b[0]) if step.b is not None else 0.0
+            else:
+                into.a, into.b = (self._address(array) for array in (step.a, step.b))
+
+    def _address(self, array: Array | None) -> int | None:
+        if array is None:
+            return None
+        self._constants.append(put(array, self._device))
+        return self._constants[-1].data_ptr()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the constants."""
+        return sum(tensor.nbytes for tensor in self._constants)
+
+    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+        """Run on the current stream."""
+        chain = _Chain.from_buffer_copy(self._chain)  # concurrent runs share self
+        target = tensor_of(out)
+        elements = target.numel() * 8 if isinstance(out, Bits) else target.numel()
+        chain.rows = out.rows if isinstance(out, Bits) else elements // self._form.channels
+        for index, value in zip(self._values, inputs[1:], strict=True):
+            chain.step[index].a = tensor_of(value).data_ptr()
+        launch_over(self._device, self._entry, elements, tensor_of(inputs[0]), target, chain)
+
+
+class Threshold:
+    """The op `threshold` where no product does it: int32 → bits."""
+
+    def __init__(self, device: Device, thresholds: Array, flip: Array) -> None:
+        self._device = device
+        self._thresholds, self._flip = put(thresholds, device), put(flip, device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the constants."""
+        return self._thresholds.nbytes + self._flip.nbytes
+
+    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+        """Run on the current stream."""
+        assert isinstance(out, Bits)
+        pieces = out.data.numel() * 8
+        launch_over(
+            self._device,
+            _THRESHOLD,
+            pieces,
+            tensor_of(inputs[0]),
+            self._thresholds,
+            self._flip,
+            out.data,
+            out.rows,
+            out.count,
+        )
+
+
+def unpack(device: Device, bits: Bits, out: torch.Tensor) -> None:
+    """Bits → int8 of −1 and +1, as many."""
+    launch_over(device, _UNPACK, out.numel(), bits.data, out, bits.rows, bits.count)
+
+
+def pack(device: Device, signs: torch.Tensor, out: Bits, wrong: torch.Tensor) -> None:
+    """int8 of −1 and +1 → bits; anything else among them makes `wrong` (int32 [1]) not 0."""
+    launch_over(device, _PACK, out.data.numel() * 8, signs, out.data, wrong, out.rows, out.count)
+
+
+def find_nan(device: Device, x: torch.Tensor, wrong: torch.Tensor) -> None:
+    """Make `wrong` (int32 [1]) not 0 if x (float32) holds a NaN."""
+    launch_over(device, _FIND_NAN, x.numel(), x, wrong, ctypes.c_uint64(x.numel()))

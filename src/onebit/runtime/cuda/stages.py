@@ -1,0 +1,247 @@
+"""From a Program to the stages of an engine: each is one op of a run, with its constants on the device.
+
+`runtime.plan` has fused products with what follows them; here further elementwise ops become chains, one
+kernel each, and each product gets its kernel family. Values that a Program lacks (sums before an epilogue of
+their own, bits unpacked for the user) have names that begin with a NUL, which no name in a Program does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from onebit.program import OPS, DType, Node, Program, TensorType
+from onebit.program.ops import Call
+from onebit.runtime.cuda.device import Device
+from onebit.runtime.cuda.elementwise import (
+    CHAIN_OPS,
+    MAX_STEPS,
+    Chain,
+    ChainStep,
+    Code,
+    Mode,
+    Threshold,
+    main_input,
+    step_of,
+    unpack,
+)
+from onebit.runtime.cuda.moves import Concat, Copy, Permute, ReshapeBits, is_alias
+from onebit.runtime.cuda.packing import Bits
+from onebit.runtime.cuda.products import make_product
+from onebit.runtime.cuda.values import Form, Value, tensor_of
+from onebit.runtime.cuda.windows import ChannelMean, Pool
+from onebit.runtime.errors import EngineError
+from onebit.runtime.plan import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, plan_steps
+
+
+class Run(Protocol):
+    """What a stage does, on torch's current stream."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device that it keeps."""
+
+    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+        """Compute `out` from `inputs`, which do not overlap it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One op of a run."""
+
+    op: str  # the ops of the Program that it does, e.g. "binary_gemm+threshold"
+    layer: str
+    inputs: tuple[str, ...]
+    output: str
+    run: Run
+    macs: int = 0  # of one sample
+    counts: bool = False  # it fills the sums of a bits output
+
+
+@dataclass
+class Stages:
+    """All stages in order, and what they work on.
+
+    Attributes:
+        stages: in the order of a run.
+        types: the type of each value, also of those that the Program lacks.
+        aliases: value → the value whose memory it is, in another shape.
+        results: the value that is handed to the user, for each output of the Program.
+        counted: bits values whose sums some stage reads.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    results: list[str] = field(default_factory=list)
+    counted: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _OpenChain:
+    """A chain that may still grow; its output is that of its last node."""
+
+    source: str
+    steps: list[ChainStep]
+    nodes: list[Node]
+    output: str
+    position: int
+
+
+class _Unpack:
+    nbytes = 0
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+        bits = inputs[0]
+        assert isinstance(bits, Bits)
+        unpack(self._device, bits, tensor_of(out))
+
+
+def make_stages(device: Device, program: Program) -> Stages:
+    """The stages that compute the program's outputs. The program must be verified."""
+    return _Builder(device, program).build()
+
+
+class _Builder:
+    def __init__(self, device: Device, program: Program) -> None:
+        self.device = device
+        self.program = program
+        self.made = Stages(types=dict(program.values))
+        self.placed: list[tuple[int, Stage]] = []
+        self.open: dict[str, _OpenChain] = {}
+        self.uses: Counter[str] = Counter()
+
+    def build(self) -> Stages:
+        steps = plan_steps(self.program)
+        self.uses.update(name for step in steps for node in step.nodes for name in node.inputs)
+        self.uses.update(self.program.outputs)
+        for position, step in enumerate(steps):
+            try:
+                self._build(position, step)
+            except EngineError as error:
+                layer = f" (layer {step.nodes[0].layer!r})" if step.nodes[0].layer else ""
+                raise EngineError(f"{step.op}{layer}: {error}") from error
+        for chain in self.open.values():
+            self._close(chain)
+        self.made.stages = [stage for _, stage in sorted(self.placed, key=lambda item: item[0])]
+        self._results()
+        return self.made
+
+    def _type(self, name: str) -> TensorType:
+        return self.made.types[name]
+
+    def _place(
+        self,
+        position: int,
+        nodes: Sequence[Node],
+        inputs: Sequence[str],
+        output: str,
+        run: Run,
+        counts: bool = False,
+    ) -> None:
+        layer = next((node.layer for node in nodes if node.layer), "")
+        macs = sum(_macs(self.program, node) for node in nodes)
+        op = "+".join(node.op for node in nodes)
+        self.placed.append((position, Stage(op, layer, tuple(inputs), output, run, macs, counts)))
+
+    def _build(self, position: int, step: Step) -> None:
+        node = step.nodes[0]
+        if node.op in INTEGER_PRODUCTS or node.op in FLOAT_PRODUCTS:
+            self._product(position, step)
+        elif node.op in CHAIN_OPS:
+            self._elementwise(position, node)
+        elif node.op == "reshape" and is_alias(self._type(node.inputs[0]), self._type(node.output)):
+            self.made.aliases[node.output] = node.inputs[0]
+        else:
+            values = [name for name in node.inputs if name not in self.program.constants]
+            self._place(position, step.nodes, values, node.output, self._single(step, node))
+
+    def _single(self, step: Step, node: Node) -> Run:
+        """A node that stands alone."""
+        x, out = self._type(node.inputs[0]), self._type(node.output)
+        if node.op == "threshold" and step.threshold is not None and step.flip is not None:
+            return Threshold(self.device, step.threshold, step.flip)
+        if node.op in ("max_pool2d", "avg_pool2d"):
+            return Pool(self.device, node, x, out, step.flip)
+        if node.op == "channel_mean":
+            return ChannelMean(self.device, x.channels)
+        if node.op == "reshape":
+            return ReshapeBits(self.device)
+        if node.op == "permute":
+            return Permute(self.device, x, cast(tuple[int, ...], node.attrs["axes"]))
+        if node.op == "concat":
+            return Concat(self.device)
+        raise EngineError(f"the CUDA engine has no op {node.op!r}; `Program.run` has, slowly")
+
+    def _product(self, position: int, step: Step) -> None:
+        """A product with its epilogue, in the product's kernel or as a stage after it."""
+        node, x = step.nodes[0], step.nodes[0].inputs[0]
+        out = self._type(step.output)
+        if step.store == "bits":  # also where a pool follows, which keeps the name of the sums
+            out = TensorType(DType.BITS, out.shape)
+            self.made.types[step.output] = out
+        product = make_product(self.device, self.program, step, self._type(x), out)
+        if product.reads_sums:
+            self.made.counted.add(x)
+        if product.fused:
+            self._place(position, step.nodes, (x,), step.output, product.run, counts=product.counts)
+            return
+        raw = f"\0{step.output}"
+        sums = DType.F32 if node.op in FLOAT_PRODUCTS else DType.I32
+        self.made.types[raw] = TensorType(sums, out.shape)
+        self._place(position, (node,), (x,), raw, product.run)
+        if step.store == "bits" and step.threshold is not None and step.flip is not None:
+            run = Threshold(self.device, step.threshold, step.flip)
+            self._place(position, step.nodes[1:], (raw,), step.output, run)
+            return
+        fma = ChainStep(Code.FMA, Mode.CHANNEL, step.scale, step.bias)
+        self.open[step.output] = _OpenChain(raw, [fma], list(step.nodes[1:]), step.output, position)
+
+    def _elementwise(self, position: int, node: Node) -> None:
+        main = main_input(self.program, self.made.types, node)
+        step = step_of(self.program, self.made.types, node, main)
+        chain = self.open.get(main)
+        full = chain is not None and len(chain.steps) == MAX_STEPS and step is not None
+        if chain is None or self.uses[main] > 1 or full:
+            chain = _OpenChain(main, [], [], node.output, position)
+        else:
+            del self.open[main]
+        chain.nodes.append(node)
+        chain.output, chain.position = node.output, position
+        if step is not None:
+            chain.steps.append(step)
+        self.open[node.output] = chain
+        if node.op == "sign":
+            self._close(self.open.pop(node.output))
+
+    def _close(self, chain: _OpenChain) -> None:
+        values = [step.value for step in chain.steps if step.value]
+        source = self._type(chain.source).dtype
+        run = Chain(self.device, source, chain.steps, self._type(chain.output))
+        self._place(chain.position, chain.nodes, (chain.source, *values), chain.output, run)
+
+    def _results(self) -> None:
+        """What the user gets: a tensor that a stage writes, or a copy of what is a view or packed."""
+        written = {stage.output for stage in self.made.stages}
+        for name in self.program.outputs:
+            type_ = self._type(name)
+            if name in written and type_.dtype is not DType.BITS:
+                self.made.results.append(name)
+                continue
+            result = f"\0{name} for the user"
+            bits = type_.dtype is DType.BITS
+            self.made.types[result] = TensorType(DType.I8, type_.shape) if bits else type_
+            run = _Unpack(self.device) if bits else Copy(Form.of(type_))
+            self.made.stages.append(Stage("unpack" if bits else "copy", "", (name,), result, run))
+            self.made.results.append(result)
+
+
+def _macs(program: Program, node: Node) -> int:
+    types = tuple(program.type_of(name) for name in node.inputs)
+    constant = tuple(name in program.constants for name in node.inputs)
+    return OPS[node.op].macs(Call(types, constant, node.attrs))
