@@ -217,6 +217,16 @@ def test_an_empty_class_folder_and_wrong_options(tmp_path: Path) -> None:
         data.load("words", tmp_path, image_size=32)
 
 
+def test_fsdd_wants_wav_files_and_other_folders_need_none(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"no image either")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match=r"a: no WAV file in this class folder"):
+        data.load("fsdd", tmp_path)
+    with pytest.raises(DataError, match=r"b: no image in this class folder"):
+        data.load("mine", tmp_path)
+
+
 def test_fsdd_says_where_to_get_it() -> None:
     with pytest.raises(DataError, match=r"free-spoken-digit-dataset\) and give its folder: --data-dir"):
         data.load("fsdd")

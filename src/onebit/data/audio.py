@@ -24,11 +24,6 @@ _LAYOUT = (
 _WAV = FileKind("WAV file", frozenset({".wav"}), _LAYOUT)
 
 
-def holds_audio(root: Path) -> bool:
-    """Whether there is a WAV file anywhere below the folder."""
-    return any(_is_wav(path) for path in root.rglob("*"))
-
-
 def load_audio_folder(
     root: Path, name: str, *, validation: int, sample_rate: int = SAMPLE_RATE, samples: int = SAMPLES
 ) -> Splits:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
-from onebit.data.audio import SAMPLES, holds_audio, load_audio_folder
+from onebit.data.audio import SAMPLES, load_audio_folder
 from onebit.data.decode import Size
 from onebit.data.digits import load_digits
 from onebit.data.errors import DataError
@@ -58,7 +59,8 @@ def load(
     folder = _folder(name, data_dir)
     if name == "fsdd" and folder is None:
         raise DataError(_NO_FSDD)
-    if folder is not None and _is_of_sounds(folder):
+    kind = None if folder is None else ".wav" if name == "fsdd" else _kind(folder)
+    if folder is not None and kind == ".wav":
         _refuse(of_images, f"{folder} holds WAV files")
         return load_audio_folder(
             folder,
@@ -69,7 +71,7 @@ def load(
         )
     _refuse(of_sounds, f"the data set {name!r} has images")
     source = KNOWN.get(name)
-    if folder is not None and not _holds_parquet(folder):
+    if folder is not None and kind != ".parquet":
         return load_image_folder(
             folder, name, validation=validation, image_size=image_size, channels=channels
         )
@@ -80,12 +82,15 @@ def load(
     return load_hub_set(name, source, folder, validation=validation, image_size=image_size, channels=channels)
 
 
-def _holds_parquet(folder: Path) -> bool:
-    return next(folder.rglob("*.parquet"), None) is not None
-
-
-def _is_of_sounds(folder: Path) -> bool:
-    return not _holds_parquet(folder) and holds_audio(folder)
+def _kind(folder: Path) -> str:
+    """What the folder holds at any depth: ".parquet" if any, else ".wav" if any, else "" (images)."""
+    kind = ""
+    for _, _, files in os.walk(folder):
+        if any(file.endswith(".parquet") for file in files):
+            return ".parquet"
+        if any(file.lower().endswith(".wav") and not file.startswith(".") for file in files):
+            kind = ".wav"
+    return kind
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
