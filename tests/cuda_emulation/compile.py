@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,8 @@ CUDA = ROOT / "csrc" / "cuda"
 BUILD = ROOT / "build" / "cuda_emulation"  # ignored by git; everything in it is named by its content
 
 _COMMON = ["-std=c++20", "-fPIC", "-g1", "-fno-gnu-unique", "-ffp-contract=off"]
-_KERNEL = ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0", "-fno-stack-protector"]
+_KERNEL = ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"]
+_KERNEL += ["-fno-stack-protector", "-fno-threadsafe-statics"]
 
 
 class CompileError(Exception):
@@ -59,10 +60,6 @@ def _popcount() -> list[str]:
     return ["-mpopcnt"] if platform.machine() in ("x86_64", "AMD64") else []
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    os.replace(temporary, target)  # two processes may build the same; either result will do
-
-
 @cache
 def _core() -> Path:
     """The emulator itself, as one object file."""
@@ -74,29 +71,36 @@ def _core() -> Path:
     target = BUILD / f"core-{_digest(version, ' '.join(flags), *text)}.o"
     if not target.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
-        unity = target.with_suffix(f".{os.getpid()}.cpp")
-        unity.write_text("".join(f'#include "{path}"\n' for path in sources))
-        temporary = target.with_suffix(f".{os.getpid()}.o")
-        _run([program, *flags, "-c", str(unity), "-o", str(temporary)])
-        unity.unlink()
-        _publish(temporary, target)
+        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+            whole, compiled = Path(folder) / "core.cpp", Path(folder) / "core.o"
+            whole.write_text("".join(f'#include "{path}"\n' for path in sources))
+            _run([program, *flags, "-c", str(whole), "-o", str(compiled)])
+            compiled.replace(target)
     return target
 
 
-def _cluster(preprocessed: str, name: str) -> str:
-    """The arguments of the kernel's __cluster_dims__, or "1"."""
-    found = re.search(rf"ONEBIT_CLUSTER\(((?:[^()]|\([^()]*\))*)\)[^;{{}}]*?\b{name}\s*\(", preprocessed)
-    return found.group(1) if found else "1"
+_KERNEL_HEAD = re.compile(
+    r'extern\s+"C"\s+void\s+(?:ONEBIT_CLUSTER\(((?:[^()]|\([^()]*\))*)\)\s*)?(\w+)\s*\([^;]*?\)\s*{'
+)
 
 
-def build(source: Path, name: str, defines: Mapping[str, int | str], capability: tuple[int, int]) -> Path:
-    """Compile the kernel `name` of `source` and return the shared library that launches it.
+def kernels(preprocessed: str) -> dict[str, str]:
+    """The kernels of a preprocessed source, and the arguments of each one's __cluster_dims__ (or nothing)."""
+    return {name: cluster or "" for cluster, name in _KERNEL_HEAD.findall(preprocessed)}
+
+
+def build(
+    source: Path, defines: Mapping[str, int | str], capability: tuple[int, int]
+) -> tuple[Path, dict[str, int]]:
+    """Compile a source for the emulator.
 
     Args:
         source: the .cu file.
-        name: its `extern "C"` name.
         defines: macros and their values.
         capability: sets __CUDA_ARCH__, and __CUDA_ARCH_FEAT_SM90_ALL for (9, 0).
+
+    Returns:
+        The shared library that launches its kernels, and the number of each kernel in it.
 
     Raises:
         CompileError: no g++, or the source does not compile.
@@ -105,33 +109,27 @@ def build(source: Path, name: str, defines: Mapping[str, int | str], capability:
     macros = {"ONEBIT_EMULATE": 1, "__CUDA_ARCH__": capability[0] * 100 + capability[1] * 10, **defines}
     if capability == (9, 0):
         macros["__CUDA_ARCH_FEAT_SM90_ALL"] = 1
-    flags = [*_COMMON, *_popcount(), "-w", *(f"-D{key}={value}" for key, value in macros.items())]
+    flags = [*_COMMON, *_KERNEL, *_popcount(), "-w", *(f"-D{key}={value}" for key, value in macros.items())]
     flags += [f"-I{HERE}", f"-I{CUDA.parent}"]
     read = ["-E", "-P", "-DONEBIT_READ_CLUSTER", "-D__cluster_dims__(...)=ONEBIT_CLUSTER(__VA_ARGS__)"]
     prelude = f'#include "builtins.h"\n#include "{source}"\n'
     BUILD.mkdir(parents=True, exist_ok=True)
-    stem = BUILD / f"{source.stem}-{name}.{os.getpid()}"
-    generated = stem.with_suffix(stem.suffix + ".cpp")
-    generated.write_text(prelude)
-    preprocessed = _run([program, *flags, *read, str(generated)])
-    key = _digest(version, " ".join(flags), preprocessed, name, _core().name, (HERE / "launch.h").read_text())
-    target = BUILD / f"{source.stem}-{name}-{key}.so"
-    if not target.exists():
-        generated.write_text(
-            prelude
-            + '#include "launch.h"\n'
-            + f'extern "C" void onebit_emulation_body(void** args) {{ onebit_emulation::call(&{name}, args); }}\n'
-            + 'extern "C" void onebit_emulation_describe(void (*add)(char, size_t)) '
-            + f"{{ onebit_emulation::describe(&{name}, add); }}\n"
-            + 'extern "C" void onebit_emulation_cluster(int* sizes) {\n'
-            + f"    int given[3] = {{{_cluster(preprocessed, name)}}};\n"
-            + "    for (int i = 0; i < 3; i++) sizes[i] = given[i] ? given[i] : 1;\n}\n"
-        )
-        temporary = stem.with_suffix(stem.suffix + ".o")
-        library = stem.with_suffix(stem.suffix + ".so")
-        _run([program, *flags, *_KERNEL, "-c", str(generated), "-o", str(temporary)])
-        _run([program, "-shared", str(temporary), str(_core()), "-o", str(library)])
-        temporary.unlink()
-        _publish(library, target)
-    generated.unlink()
-    return target
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        generated, compiled, library = (Path(folder) / f"kernels.{suffix}" for suffix in ("cpp", "o", "so"))
+        generated.write_text(prelude)
+        preprocessed = _run([program, *flags, *read, str(generated)])
+        found = kernels(preprocessed)
+        key = _digest(version, " ".join(flags), preprocessed, _core().name, (HERE / "launch.h").read_text())
+        target = BUILD / f"{source.stem}-{key}.so"
+        if not target.exists():
+            table = ", ".join(
+                f'entry<&{name}>("{name}", cluster_shape({cluster}))' for name, cluster in found.items()
+            )
+            generated.write_text(
+                f'{prelude}#include "launch.h"\nusing namespace onebit_emulation;\n'
+                f'extern "C" const Kernel onebit_emulation_kernels[] = {{{table}}};\n'
+            )
+            _run([program, *flags, "-c", str(generated), "-o", str(compiled)])
+            _run([program, "-shared", "-Wl,-Bsymbolic", str(compiled), str(_core()), "-o", str(library)])
+            library.replace(target)  # two processes may build the same; either result will do
+    return target, {name: i for i, name in enumerate(found)}

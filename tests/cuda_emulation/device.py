@@ -1,8 +1,9 @@
-"""EmulatedDevice: the Device of onebit.runtime.cuda, on the CPU: its tensors are ordinary torch CPU tensors."""
+"""EmulatedDevice: the Device of onebit.runtime.cuda on the CPU; its tensors are torch CPU tensors."""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ class EmulatedKernel:
     file: str
     name: str
     library: Path
+    number: int  # in the library
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,20 @@ class _Dim3(ctypes.Structure):
     _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
 
 
+class _Kernel(ctypes.Structure):  # struct Kernel of core/interface.h
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("body", ctypes.c_void_p),
+        ("parameters", ctypes.POINTER(ctypes.c_int)),
+        ("cluster", _Dim3),
+    )
+
+
 class _Launch(ctypes.Structure):  # struct Launch of core/core.h
     _fields_ = (
+        ("kernel", ctypes.c_uint32),
         ("grid", _Dim3),
         ("block", _Dim3),
-        ("cluster", _Dim3),
         ("shared_bytes", ctypes.c_uint32),
         ("seed", ctypes.c_uint32),
         ("ranges", ctypes.c_uint32),
@@ -71,19 +82,11 @@ def _load(library: Path) -> ctypes.PyDLL:
 
 
 @cache
-def _parameters(library: Path) -> tuple[tuple[str, int], ...]:
+def _parameters(kernel: EmulatedKernel) -> tuple[tuple[str, int], ...]:
     """Kind (p pointer, i 32-bit integer, f float, s other) and size of each parameter."""
-    found: list[tuple[str, int]] = []
-    add = ctypes.CFUNCTYPE(None, ctypes.c_char, ctypes.c_size_t)
-    _load(library).onebit_emulation_describe(add(lambda kind, size: found.append((kind.decode(), size))))
-    return tuple(found)
-
-
-@cache
-def _cluster(library: Path) -> tuple[int, int, int]:
-    sizes = (ctypes.c_int * 3)()
-    _load(library).onebit_emulation_cluster(sizes)
-    return (sizes[0], sizes[1], sizes[2])
+    table = (_Kernel * (kernel.number + 1)).in_dll(_load(kernel.library), "onebit_emulation_kernels")
+    numbers = itertools.takewhile(bool, (table[kernel.number].parameters[i] for i in itertools.count()))
+    return tuple((chr(number >> 16), number & 0xFFFF) for number in numbers)
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
@@ -121,8 +124,8 @@ class EmulatedDevice:
         capability: which GPU to be: sets the macros that sources look at and the limits of a launch.
         multiprocessors: few, so that a persistent kernel loops.
         seed: of the first launch; each further launch adds 1. ONEBIT_EMULATION_SEED overrides it.
-        strict: refuse accesses to global memory outside the tensors of a launch. A launch with a ctypes structure,
-            which may hold addresses, is not strict.
+        strict: refuse accesses to global memory outside the tensors of a launch. A launch with a ctypes
+            structure, which may hold addresses, is not strict.
     """
 
     capability: tuple[int, int] = (9, 0)
@@ -137,11 +140,13 @@ class EmulatedDevice:
 
     def kernel(self, file: str, name: str, defines: Mapping[str, int | str]) -> EmulatedKernel:
         """Compile `name` of csrc/cuda/`file` (an absolute path is taken as it is); see Device.kernel."""
-        key = (self.capability, file, name, tuple(sorted(defines.items())))
-        if key not in _kernels:
-            library = compiling.build(compiling.CUDA / file, name, defines, self.capability)
-            _kernels[key] = EmulatedKernel(file, name, library)
-        return _kernels[key]
+        key = (self.capability, file, tuple(sorted(defines.items())))
+        if key not in _built:
+            _built[key] = compiling.build(compiling.CUDA / file, defines, self.capability)
+        library, numbers = _built[key]
+        if name not in numbers:
+            raise EmulationError(f"{file} has no kernel {name}, only {', '.join(numbers)}")
+        return EmulatedKernel(file, name, library, numbers[name])
 
     def tensor_map(
         self, tensor: torch.Tensor, box_rows: int, box_bytes: int, swizzle: int
@@ -164,8 +169,8 @@ class EmulatedDevice:
         for rule, holds in problems.items():
             if not holds:
                 raise EmulationError(
-                    f"tensor_map needs {rule}; got {tuple(tensor.shape)} {tensor.dtype}, box {box_rows} × {box_bytes}, "
-                    f"swizzle {swizzle}"
+                    f"tensor_map needs {rule}; got {tuple(tensor.shape)} {tensor.dtype}, "
+                    f"box {box_rows} × {box_bytes}, swizzle {swizzle}"
                 )
         if swizzle and box_bytes != swizzle:
             raise EmulationError(
@@ -185,7 +190,12 @@ class EmulatedDevice:
         return EmulatedTensorMap(fields.ljust(128, b"\0"), tensor)
 
     def launch(
-        self, kernel: EmulatedKernel, grid: tuple[int, int, int], block: int, shared_bytes: int, *args: object
+        self,
+        kernel: EmulatedKernel,
+        grid: tuple[int, int, int],
+        block: int,
+        shared_bytes: int,
+        *args: object,
     ) -> None:
         """Run a kernel to its end; see Device.launch.
 
@@ -195,7 +205,7 @@ class EmulatedDevice:
         where = f"{kernel.file}: {kernel.name}"
         self.launches.append(kernel.name)
         self._check_launch(where, kernel, grid, block, shared_bytes)
-        parameters = _parameters(kernel.library)
+        parameters = _parameters(kernel)
         if len(parameters) != len(args):
             raise EmulationError(
                 f"{where} has {len(parameters)} parameters, the launch {len(args)} arguments"
@@ -218,9 +228,9 @@ class EmulatedDevice:
         numbers = ctypes.c_uint64 * len(extents)
         opaque = any(isinstance(value, ctypes.Structure) for value in args)
         launch = _Launch(
+            kernel=kernel.number,
             grid=_Dim3(*grid),
             block=_Dim3(block, 1, 1),
-            cluster=_Dim3(*_cluster(kernel.library)),
             shared_bytes=shared_bytes,
             seed=self.seed & 0xFFFFFFFF,
             ranges=len(extents),
@@ -249,7 +259,7 @@ class EmulatedDevice:
             raise EmulationError(f"{where}: {shared_bytes} bytes of shared memory, at most {most}")
 
 
-_kernels: dict[object, EmulatedKernel] = {}
+_built: dict[object, tuple[Path, dict[str, int]]] = {}  # by capability, source and macros
 
 
 def _with_lines(message: str, library: Path) -> str:

@@ -54,7 +54,8 @@ struct Fiber : Thread {
 };
 
 struct Launch {  // mirrored in ../device.py
-    Dim3 grid, block, cluster;
+    uint32_t kernel;  // its place in onebit_emulation_kernels
+    Dim3 grid, block;
     uint32_t shared_bytes, seed, ranges, strict;
     const uint64_t* range_begin;  // global memory that the kernel may touch
     const uint64_t* range_end;
@@ -63,6 +64,7 @@ struct Launch {  // mirrored in ../device.py
 
 struct Cluster {
     Launch launch;
+    Dim3 shape;  // in blocks
     int threads = 0, blocks = 0;  // threads of a block, blocks of a cluster
     std::vector<Fiber> fibers;
     std::vector<int> ready;

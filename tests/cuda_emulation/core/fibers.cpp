@@ -9,7 +9,7 @@
 
 #include "core.h"
 
-extern "C" void onebit_emulation_body(void** args);  // calls the kernel; in the generated file
+extern "C" const onebit_emulation::Kernel onebit_emulation_kernels[];  // in the generated file
 
 namespace onebit_emulation {
 
@@ -100,7 +100,7 @@ Fiber& self() { return static_cast<Fiber&>(*current); }
 static bool in_fiber;
 
 static void fiber_main() {
-    onebit_emulation_body(cluster.launch.args);
+    onebit_emulation_kernels[cluster.launch.kernel].body(cluster.launch.args);
     Fiber& fiber = self();
     fiber.state = Fiber::done;
     cluster.live--;
@@ -208,7 +208,7 @@ static void run_one_pending() {
 }
 
 static void prepare_cluster(Dim3 first_block) {
-    const Dim3 size = cluster.launch.block, shape = cluster.launch.cluster;
+    const Dim3 size = cluster.launch.block, shape = cluster.shape;
     int count = cluster.threads * cluster.blocks;
     cluster.fibers.assign(count, Fiber());
     cluster.ready.clear();
@@ -263,10 +263,10 @@ static void run_cluster(Dim3 first_block) {
 static void run_grid() {
     const Launch& launch = cluster.launch;
     cluster.threads = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
-    cluster.blocks = static_cast<int>(launch.cluster.x * launch.cluster.y * launch.cluster.z);
+    Dim3 shape = cluster.shape = onebit_emulation_kernels[launch.kernel].cluster;
+    cluster.blocks = static_cast<int>(shape.x * shape.y * shape.z);
     if (cluster.threads * cluster.blocks > kMostFibers) fail("too many threads a cluster for the emulator");
     make_stacks(cluster.threads * cluster.blocks);
-    Dim3 shape = launch.cluster;
     if (grid_size.x % shape.x || grid_size.y % shape.y || grid_size.z % shape.z)
         fail("the grid " + triple(grid_size) + " is no multiple of the cluster " + triple(shape));
     Dim3 clusters = {grid_size.x / shape.x, grid_size.y / shape.y, grid_size.z / shape.z};

@@ -24,6 +24,14 @@ struct Thread {
 extern Thread* current;
 extern Dim3 block_size, grid_size;
 
+// A kernel of the compiled source, for the emulator and the device.
+struct Kernel {
+    const char* name;
+    void (*body)(void** args);
+    const int* parameters;  // see describe in launch.h
+    Dim3 cluster;
+};
+
 // ---- memory ----
 void* dynamic_shared();
 uint32_t shared_address(const void* pointer, ONEBIT_HERE);
