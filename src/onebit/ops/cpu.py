@@ -9,9 +9,9 @@ counters, here as in PyTorch itself.)
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from onebit.ops.operators import (
     matmul_result,
     packed_result,
     real_matmul_result,
+    refuse_gradients,
 )
 from onebit.ops.plain import unpack_bits
 from onebit.runtime import EngineError
@@ -71,111 +72,145 @@ def _with_float_signs(x: Tensor) -> Tensor:
 def binary_matmul(a: Tensor, b: Tensor, k: int, **options: Any) -> Tensor:
     """See operators.py."""
     chosen = Options(**options)
-    result = matmul_result(a, b, k, chosen)
-    return _run(a, b, Matmul(b.shape[0], k), result, chosen)
+    key = (Matmul, k, a.dtype, a.shape[-1:], *_ids(b, chosen))
+    ready = _find(key, b, chosen)
+    if ready is None:
+        result = matmul_result(a, b, k, chosen)
+        ready = _prepare(key, Matmul(b.shape[0], k), b, chosen, result, axes=1)
+    refuse_gradients("binary_matmul", chosen.scale, chosen.bias)
+    return _run("binary_matmul", ready, a, a.shape[:-1])
 
 
 def f32_binary_matmul(x: Tensor, b: Tensor, **options: Any) -> Tensor:
     """See operators.py."""
-    chosen = Options(dtype=torch.float32, **options)
-    result = real_matmul_result(x, b, chosen)
-    return _run(x, b, Matmul(b.shape[0], x.shape[-1]), result, chosen)
+    chosen = Options(to_float=True, **options)
+    key = (Matmul, None, x.dtype, x.shape[-1:], *_ids(b, chosen))
+    ready = _find(key, b, chosen)
+    if ready is None:
+        result = real_matmul_result(x, b, chosen)
+        ready = _prepare(key, Matmul(b.shape[0], x.shape[-1]), b, chosen, result, axes=1, real=True)
+    refuse_gradients("f32_binary_matmul", x, chosen.scale, chosen.bias)
+    return _run("f32_binary_matmul", ready, x, x.shape[:-1])
 
 
 def binary_conv2d(x: Tensor, weight: Tensor, channels: int, **options: Any) -> Tensor:
     """See operators.py."""
-    chosen = Options(**options)
-    result = conv_result("binary_conv2d", x, weight, channels, chosen)
-    return _run(x, weight, _conv(x, weight, channels, chosen), result, chosen)
+    return _conv("binary_conv2d", x, weight, channels, Options(**options))
 
 
 def f32_binary_conv2d(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
     """See operators.py."""
-    chosen = Options(dtype=torch.float32, **options)
-    result = conv_result("f32_binary_conv2d", x, weight, x.shape[-1], chosen)
-    return _run(x, weight, _conv(x, weight, x.shape[-1], chosen), result, chosen)
+    channels = x.shape[-1] if x.ndim else 0
+    return _conv("f32_binary_conv2d", x, weight, channels, Options(to_float=True, **options))
 
 
-def _conv(x: Tensor, weight: Tensor, channels: int, options: Options) -> Conv2d:
+def _conv(op: str, x: Tensor, weight: Tensor, channels: int, options: Options) -> Tensor:
+    windows = (*map(tuple, options[:3]), options.groups, options.padding_value)
+    key = (Conv2d, op, channels, windows, x.dtype, x.shape[1:], *_ids(weight, options))
+    ready = _find(key, weight, options)
+    if ready is None:
+        result = conv_result(op, x, weight, channels, options)
+        shape = _shape(x, weight, channels, options)
+        ready = _prepare(key, shape, weight, options, result, axes=3, real=x.dtype == torch.float32)
+    refuse_gradients(op, x, options.scale, options.bias)
+    return _run(op, ready, x, x.shape[:1])
+
+
+def _shape(x: Tensor, weight: Tensor, channels: int, options: Options) -> Conv2d:
+    def pair(numbers: Sequence[int]) -> tuple[int, int]:
+        first, second = numbers
+        return first, second
+
     return Conv2d(
         weight.shape[0],
         channels,
-        (x.shape[1], x.shape[2]),
-        (weight.shape[1], weight.shape[2]),
-        (options.stride[0], options.stride[1]),
-        (options.padding[0], options.padding[1]),
-        (options.dilation[0], options.dilation[1]),
+        pair(x.shape[1:3]),
+        pair(weight.shape[1:3]),
+        pair(options.stride),
+        pair(options.padding),
+        pair(options.dilation),
         options.groups,
         options.padding_value,
     )
 
 
-def _run(x: Tensor, weights: Tensor, shape: Matmul | Conv2d, result: Result, options: Options) -> Tensor:
-    out = torch.empty(result.shape, dtype=result.dtype)
-    if not out.numel():
-        return out
-    real = x.dtype == torch.float32
-    constants = (weights, *options.constants)
-    key = (shape, real, result.dtype, *map(id, constants))
-    product = _prepared(key, constants) or _prepare(key, constants, shape, _store(options), real)
-    if not x.is_contiguous():
-        x = x.contiguous()
-    batch = x.numel() // (x.shape[-1] if isinstance(shape, Matmul) else x[0].numel())
-    try:
-        product.run(batch, x.data_ptr(), out.data_ptr(), torch.get_num_threads())
-    except EngineError as error:
-        raise ValueError(f"onebit: the first input: {error}") from None
-    return out
-
-
-def _store(options: Options) -> Store:
-    if options.threshold is not None:
-        return Store.BITS
-    return Store.F32 if options.stores_floats else Store.I32
-
-
 # ---- prepared products ----
 
-_Seen = tuple[tuple["weakref.ref[Tensor]", int] | None, ...]
-_products: dict[tuple[object, ...], tuple[Product, _Seen]] = {}
+
+class _Ready(NamedTuple):
+    """A prepared product, and the tensors whose contents it copied with their versions."""
+
+    product: Product | None  # None where there are no outputs
+    trail: tuple[int, ...]  # axes of the result behind those of the batch
+    dtype: torch.dtype
+    seen: tuple[tuple[weakref.ref[Tensor], int] | None, ...]
 
 
-def _prepared(key: tuple[object, ...], constants: Sequence[Tensor | None]) -> Product | None:
-    found = _products.get(key)
-    if found is None:
+_products: dict[tuple[object, ...], _Ready] = {}
+
+
+def _ids(weights: Tensor, options: Options) -> tuple[object, ...]:
+    _, _, _, _, _, scale, bias, threshold, flip, *flags = options
+    return id(weights), id(scale), id(bias), id(threshold), id(flip), *flags
+
+
+def _find(key: tuple[object, ...], weights: Tensor, options: Options) -> _Ready | None:
+    """What was prepared for this key, if the tensors are the same and nobody wrote to them since."""
+    ready = _products.get(key)
+    if ready is None:
         return None
-    product, seen = found
-    for mark, tensor in zip(seen, constants, strict=True):
-        if (
-            mark is not None
-            and tensor is not None
-            and (mark[0]() is not tensor or mark[1] != tensor._version)
-        ):
+    for mark, tensor in zip(ready.seen, (weights, *options.constants), strict=True):
+        if mark and tensor is not None and (mark[0]() is not tensor or mark[1] != tensor._version):
             return None
-    return product
+    return ready
 
 
 def _prepare(
     key: tuple[object, ...],
-    constants: Sequence[Tensor | None],
     shape: Matmul | Conv2d,
-    store: Store,
-    real: bool,
-) -> Product:
+    weights: Tensor,
+    options: Options,
+    result: Result,
+    *,
+    axes: int,
+    real: bool = False,
+) -> _Ready:
+    """Prepare a product; axes: of the result, behind those of the batch. All arguments have been checked."""
+    constants = (weights, *options.constants)
     held = [None if t is None else t.contiguous() for t in constants]  # until the library has copied them
-    weights, scale, bias, threshold, flip = (0 if t is None else t.data_ptr() for t in held)
+    data, *addresses = (0 if t is None else t.data_ptr() for t in held)
+    store = Store.BITS if options.threshold is not None else Store(int(options.stores_floats))
     try:
-        product = Product(shape, weights, Epilogue(store, scale, bias, threshold, flip), real=real)
+        epilogue = Epilogue(store, *addresses)
+        first = options.channels_first
+        product = Product(shape, data, epilogue, real=real, channels_first=first) if shape.n else None
     except EngineError as error:
         raise ValueError(f"onebit: the weights or the epilogue: {error}") from None
-    if not any(t is not None and t.is_inference() for t in constants):  # they count no versions
+    # Tensors of inference mode count no versions: nobody could tell whether they still are what was prepared.
+    countable = not any(t is not None and t.is_inference() for t in constants)
+    seen = tuple(None if t is None or not countable else (_watch(t, key), t._version) for t in constants)
+    ready = _Ready(product, result.shape[-axes:], result.dtype, seen)
+    if countable:
         while len(_products) >= MAX_PREPARED:
             _products.pop(next(iter(_products)), None)
-        forget: Callable[[object], object] = partial(_forget, key)
-        seen = tuple(None if t is None else (weakref.ref(t, forget), t._version) for t in constants)
-        _products[key] = (product, seen)
-    return product
+        _products[key] = ready
+    return ready
 
 
-def _forget(key: tuple[object, ...], _: object) -> None:
-    _products.pop(key, None)
+def _watch(tensor: Tensor, key: tuple[object, ...]) -> weakref.ref[Tensor]:
+    """A reference that takes the product with it when the tensor goes."""
+    pop = _products.pop  # bound here, for when Python ends and has cleared the names of modules
+    return weakref.ref(tensor, lambda _: pop(key, None) and None)
+
+
+def _run(op: str, ready: _Ready, x: Tensor, batch: Sequence[int]) -> Tensor:
+    out = torch.empty((*batch, *ready.trail), dtype=ready.dtype)
+    if out.numel() == 0 or ready.product is None:
+        return out
+    if not x.is_contiguous():
+        x = x.contiguous()
+    try:
+        ready.product.run(prod(batch), x.data_ptr(), out.data_ptr(), torch.get_num_threads())
+    except EngineError as error:
+        raise ValueError(f"onebit::{op}: the first input: {error}") from None
+    return out

@@ -50,6 +50,11 @@ class PackedLayer(nn.Module):
         self.input_quantizer = before
         self.input_scale = layer.input_scale
         self.real = real
+        # One rounding a step: the product may take α or the bias along, but not both, nor a bias behind K.
+        biased = layer.bias is not None
+        bias_first = biased and alpha is None and layer.input_scale is None
+        self.fused = "bias" if bias_first else "" if alpha is None else "scale"
+        self.adds_bias = biased and not bias_first
         self.replaces = f"{type(layer).__name__}({layer.extra_repr()})"
         self.unpacked_bytes = sum(
             t.numel() * t.element_size() for t in (*layer.parameters(False), *layer.buffers(False))
@@ -62,30 +67,29 @@ class PackedLayer(nn.Module):
                 f"a packed layer ({self.replaces}) cannot be trained: call eval() on the packed model, and "
                 "train the model that it was made of"
             )
-        if not fits or not x.is_floating_point():
-            raise ValueError(
-                f"{self.replaces}, packed, takes floating-point inputs of shape {shape}; "
-                f"got {x.dtype} {tuple(x.shape)}"
-            )
+        if not fits:
+            raise ValueError(f"{self.replaces}, packed, takes inputs of shape {shape}; got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"{self.replaces}, packed, takes floating-point inputs, not {x.dtype}")
 
     def _operand(self, x: Tensor) -> Tensor:
         """What the product multiplies, channels first as x: signs to pack, or numbers."""
         q = x if self.input_quantizer is None else self.input_quantizer(x)
         return cast(Tensor, q.float() if self.real else q)
 
-    def _epilogue(self, k: Tensor | None) -> dict[str, Any]:
-        """What the product itself does: α, or the bias if nothing comes between it and the sum."""
-        alone = self.scale is None and k is None
-        epilogue: dict[str, Any] = {"scale": self.scale, "bias": self.bias if alone else None}
-        return epilogue if self.real else {**epilogue, "dtype": torch.float32}
+    def _epilogue(self) -> dict[str, Any]:
+        """What the product itself does after the sum."""
+        if self.fused:
+            return {self.fused: getattr(self, self.fused)}
+        return {} if self.real else {"to_float": True}
 
     def _finished(self, y: Tensor, k: Tensor | None, x: Tensor, axes_after: int) -> Tensor:
         """The rest: y · K + bias, in x's dtype."""
         if k is not None:
             y = y * k
-        if self.bias is not None and (self.scale is not None or k is not None):
-            y = y + self.bias.reshape(-1, *[1] * axes_after)
-        return y.to(x.dtype)
+        if self.adds_bias:
+            y = y + cast(Tensor, self.bias).reshape(-1, *[1] * axes_after)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         found = state_dict.get(prefix + "weight")
@@ -115,10 +119,14 @@ class PackedLinear(PackedLayer):
         k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
         q = self._operand(x)
         if self.real:
-            y = _Ops.f32_binary_matmul(q, self.weight, **self._epilogue(k))
+            y = _Ops.f32_binary_matmul(q, self.weight, **self._epilogue())
         else:
-            y = _Ops.binary_matmul(_Ops.pack_bits(q), self.weight, self.in_features, **self._epilogue(k))
+            y = _Ops.binary_matmul(_Ops.pack_bits(q), self.weight, self.in_features, **self._epilogue())
         return self._finished(y, k, x, 0)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 class _PackedConv(PackedLayer):
@@ -137,22 +145,30 @@ class _PackedConv(PackedLayer):
         self.dilation = layer.dilation
         self.groups = layer.groups
         self.padding_value = layer.padding_value
+        self.channels_last = _is_channels_last(layer.weight)
         self.register_buffer("box", layer.box, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = f"(batch, {self.in_channels}, {'length' if self.axes == 1 else 'height, width'})"
         self._require(x.ndim == self.axes + 2 and x.shape[1] == self.in_channels, x, shape)
         k = None if self.input_scale is None else self._input_scale(x)
-        y = self._product(self._operand(x), self._epilogue(k))
-        return self._finished(_laid_out_like(x, y), k, x, self.axes)
+        y = self._product(self._operand(x), self._wants_channels_first(x))
+        return self._finished(y, k, x, self.axes)
 
-    def _product(self, q: Tensor, epilogue: dict[str, Any]) -> Tensor:
-        """Channels first in, channels first out; in memory the result is channels last."""
+    def _wants_channels_first(self, x: Tensor) -> bool:
+        """Whether PyTorch's convolution of x has a contiguous result, not a channels-last one.
+
+        What follows may sum over pixels, and the order of PyTorch's summation depends on the memory format.
+        """
+        return not (self.channels_last or _is_channels_last(x))
+
+    def _product(self, q: Tensor, channels_first: bool) -> Tensor:
+        """The convolution, scaled, of q; channels_first says how the result lies in memory."""
         padding: Sequence[int] = self.padding
         if self.real and self.padding_value != 0 and any(padding):
             q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
             padding = (0,) * self.axes
-        options = {**epilogue, "groups": self.groups}
+        options = {**self._epilogue(), "groups": self.groups, "channels_first": channels_first}
         for name, sizes in (("stride", self.stride), ("padding", padding), ("dilation", self.dilation)):
             options[name] = sizes if self.axes == 2 else ((0 if name == "padding" else 1), *sizes)
         weight = self.weight if self.axes == 2 else self.weight.unsqueeze(1)
@@ -163,7 +179,8 @@ class _PackedConv(PackedLayer):
             bits = self._as_image(_Ops.pack_bits(q))
             options["padding_value"] = self.padding_value
             y = _Ops.binary_conv2d(bits, weight, self.in_channels, **options)
-        return cast(Tensor, (y if self.axes == 2 else y.squeeze(1)).movedim(-1, 1))
+        y = y if channels_first else y.movedim(-1, 1)
+        return cast(Tensor, y if self.axes == 2 else y.squeeze(2))
 
     def _as_image(self, x: Tensor) -> Tensor:
         """(batch, length, …) as an image of height 1."""
@@ -179,16 +196,6 @@ class _PackedConv(PackedLayer):
         if self.box is None:
             return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding)
         return F.conv2d(a, self.box, None, self.stride, self.padding, self.dilation)
-
-
-def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
-    """y in the memory format that PyTorch's convolution of x has: channels last where x is, else contiguous.
-
-    What follows may sum over pixels, and PyTorch's order of summation depends on the format.
-    """
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return y
-    return y.contiguous()
 
 
 class PackedConv1d(_PackedConv):

@@ -16,13 +16,15 @@ layout of docs/numerics.md, in int32 because PyTorch computes little with uint32
 The sum of k products of ±1 is an integer, k − 2·popcount(a xor b). The epilogue says what becomes of it, by
 keyword:
 
-    dtype=torch.int32 (the default)             int32 as it is
-    dtype=torch.float32, scale=, bias=          fma(float32(sum), scale[n], bias[n]), one rounding
-                                                (a scale or a bias alone implies the dtype)
+    nothing                                     int32 as it is
+    to_float=True, scale=, bias=                fma(float32(sum), scale[n], bias[n]), one rounding
+                                                (a scale or a bias implies to_float)
     threshold=, flip=                           bits (sum >= threshold[n]) xor flip bit n, (..., words(N))
 
 scale and bias are float32 (N), threshold int32 (N), flip int32 (words(N)). The f32_ operators have the second
 form only. Their sums are within K·2^-24·Σ|x| of the exact sum, and equal to it where no partial sum rounds.
+
+Convolutions with channels_first=True give (B, N, H', W') instead, except of bits.
 
 All are for inference: they have no gradients, and say so when one is asked for.
 """
@@ -38,8 +40,9 @@ from torch import Tensor
 
 WORD_BITS = 32
 
+_ORDER = "bool channels_first=False"
 _EPILOGUE = (
-    "Tensor? scale=None, Tensor? bias=None, Tensor? threshold=None, Tensor? flip=None, ScalarType? dtype=None"
+    "Tensor? scale=None, Tensor? bias=None, Tensor? threshold=None, Tensor? flip=None, bool to_float=False"
 )
 _WINDOW = "int[2] stride=[1, 1], int[2] padding=[0, 0], int[2] dilation=[1, 1], int groups=1"
 _FLOAT_EPILOGUE = "Tensor? scale=None, Tensor? bias=None"
@@ -48,9 +51,9 @@ SCHEMAS = {
     "unpack_bits": "(Tensor bits, int k, *, ScalarType dtype=float) -> Tensor",
     "binary_matmul": f"(Tensor a, Tensor b, int k, *, {_EPILOGUE}) -> Tensor",
     "binary_conv2d": f"(Tensor x, Tensor weight, int channels, *, {_WINDOW}, int padding_value=0, "
-    f"{_EPILOGUE}) -> Tensor",
+    f"{_EPILOGUE}, {_ORDER}) -> Tensor",
     "f32_binary_matmul": f"(Tensor x, Tensor b, *, {_FLOAT_EPILOGUE}) -> Tensor",
-    "f32_binary_conv2d": f"(Tensor x, Tensor weight, *, {_WINDOW}, {_FLOAT_EPILOGUE}) -> Tensor",
+    "f32_binary_conv2d": f"(Tensor x, Tensor weight, *, {_WINDOW}, {_FLOAT_EPILOGUE}, {_ORDER}) -> Tensor",
 }
 
 _LIBRARY = torch.library.Library("onebit", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -79,7 +82,8 @@ class Options(NamedTuple):
     bias: Tensor | None = None
     threshold: Tensor | None = None
     flip: Tensor | None = None
-    dtype: torch.dtype | None = None
+    to_float: bool = False
+    channels_first: bool = False
 
     @property
     def constants(self) -> tuple[Tensor | None, ...]:
@@ -89,7 +93,7 @@ class Options(NamedTuple):
     @property
     def stores_floats(self) -> bool:
         """Whether the result is float32."""
-        return self.dtype == torch.float32 or self.scale is not None or self.bias is not None
+        return self.to_float or self.scale is not None or self.bias is not None
 
 
 class Result(NamedTuple):
@@ -104,7 +108,9 @@ class Result(NamedTuple):
 
 def refuse_gradients(op: str, *tensors: Tensor | None) -> None:
     """RuntimeError if autograd is on and one of the tensors wants a gradient."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if not torch.is_grad_enabled():
+        return
+    if any(t is not None and t.requires_grad for t in tensors):
         raise RuntimeError(
             f"onebit::{op} is for inference and has no gradient, but an input requires one: call the model "
             "under torch.inference_mode() or torch.no_grad(), or train the model that is not packed"
@@ -132,15 +138,10 @@ def _check_device(op: str, *tensors: Tensor | None) -> None:
 
 def _stored(op: str, lead: tuple[int, ...], n: int, options: Options) -> Result:
     """The result of n sums a row, its leading axes being `lead`."""
-    dtype = options.dtype
-    if dtype not in (None, torch.int32, torch.float32):
-        raise TypeError(f"onebit::{op}: dtype must be torch.int32 or torch.float32, not {dtype}")
     if options.flip is not None and options.threshold is None:
         raise ValueError(f"onebit::{op}: flip goes with threshold, which is None")
     if options.threshold is not None and options.stores_floats:
-        raise ValueError(f"onebit::{op}: threshold makes bits, so scale, bias and a float32 dtype cannot be")
-    if dtype == torch.int32 and options.stores_floats:
-        raise ValueError(f"onebit::{op}: scale and bias make float32, so dtype cannot be torch.int32")
+        raise ValueError(f"onebit::{op}: threshold makes bits, so there is no scale, bias or to_float")
     for name, tensor in (("scale", options.scale), ("bias", options.bias)):
         if tensor is not None:
             _require(op, name, tensor, torch.float32, (n,))
@@ -209,7 +210,12 @@ def conv_result(op: str, x: Tensor, weight: Tensor, channels: int, options: Opti
     refuse_gradients(op, x, options.scale, options.bias)
     _check_device(op, x, weight, *options.constants)
     size = _output_size(op, x.shape[1:3], weight.shape[1:3], options)
-    return _stored(op, (x.shape[0], *size), weight.shape[0], options)
+    result = _stored(op, (x.shape[0], *size), weight.shape[0], options)
+    if not options.channels_first:
+        return result
+    if options.threshold is not None:
+        raise ValueError(f"onebit::{op}: packed bits are channels last: threshold excludes channels_first")
+    return Result((x.shape[0], weight.shape[0], *size), result.dtype)
 
 
 def _output_size(op: str, size: Sequence[int], kernel: Sequence[int], options: Options) -> list[int]:
@@ -254,11 +260,11 @@ def _fake_binary_conv2d(x: Tensor, weight: Tensor, channels: int, **options: Any
 
 
 def _fake_f32_binary_matmul(x: Tensor, b: Tensor, **options: Any) -> Tensor:
-    return _empty(x, real_matmul_result(x, b, Options(dtype=torch.float32, **options)))
+    return _empty(x, real_matmul_result(x, b, Options(to_float=True, **options)))
 
 
 def _fake_f32_binary_conv2d(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
-    real = Options(dtype=torch.float32, **options)
+    real = Options(to_float=True, **options)
     return _empty(x, conv_result("f32_binary_conv2d", x, weight, x.shape[-1], real))
 
 
