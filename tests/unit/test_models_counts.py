@@ -23,6 +23,16 @@ COUNTS = {
     # 1,728 + 36,864 + 73,728 + 147,456 + 294,912 + 589,824 + 4096→1024 4,194,304 + 1,048,576 + 10,240
     # = 6,397,632. BatchNorm 2·(2·64 + 2·128 + 2·256 + 2·1024 + 10) = 5,908.
     "bnn_convnet_svhn": 6_397_632 + 5_908,
+    # The same 14,022,016 one-bit weights and BatchNorms as bnn_convnet_cifar10; half the widths as for SVHN.
+    "binaryconnect_convnet_cifar10": 14_022_016 + 7_700,
+    "binaryconnect_convnet_svhn": 6_397_632 + 5_908,
+    # A bias of 10 instead of the last BatchNorm, 20.
+    "bwn_convnet_cifar10": 14_022_016 + 7_700 - 20 + 10,
+    # BatchNorm behind the first layer and before all others: 2·(3·128 + 2·256 + 2·512 + 2·1024); 10 biases.
+    "xnor_convnet_cifar10": 14_022_016 + 2 * 3_968 + 10,
+    # RSign before the hidden layers 2·128 + 2·256 + 2·512 + 1024 = 2,816; BatchNorm and RPReLU behind all but
+    # the last 5·(2·128 + 2·256 + 2·512 + 2·1024) = 19,200; 10 biases.
+    "modern_convnet_cifar10": 14_022_016 + 2_816 + 19_200 + 10,
     # Embedding 8→64 512 + 64, positions 8·64. Twice: q, k, v 64→192 12,288; output 4,096; 64→128 8,192; back
     # 8,192; LayerNorm before each 2·(64 + 64 + 64 + 128). LayerNorm 128; 64→10 650.
     "bit_encoder": 576 + 512 + 2 * (32_768 + 640) + 128 + 650,
@@ -95,10 +105,11 @@ def test_every_image_model_is_pinned() -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_first_and_last_layer_policy(name: str) -> None:
-    """BNN's ConvNets are one-bit throughout; everywhere else the first and the last layer are real."""
+    """The ConvNets of BNN and BinaryConnect are one-bit throughout; elsewhere first and last are real."""
     layers = products(meta(name))
     real = [not isinstance(layer, _ONE_BIT) for layer in (layers[0], layers[-1])]
-    assert real == ([False, False] if name.startswith("bnn_convnet") else [True, True])
+    throughout = name.startswith(("bnn_convnet", "binaryconnect_convnet"))
+    assert real == ([False, False] if throughout else [True, True])
 
 
 @pytest.mark.parametrize("name", COUNTS)
