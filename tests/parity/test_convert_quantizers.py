@@ -87,7 +87,7 @@ def test_every_quantizer_of_weights() -> None:
     ("groups", "stride", "dilation", "padding_value"),
     [(1, 1, 1, 0), (1, 2, 2, 1), (3, 1, 1, 1), (33, 2, 1, 0)],
 )
-def test_padding_of_zeros_and_ones(groups: int, stride: int, dilation: int, padding_value: int) -> None:
+def test_s5_padding_of_zeros_and_ones(groups: int, stride: int, dilation: int, padding_value: int) -> None:
     """A tap of 0 outside is the sign −1, one of 1 the sign +1; both with the sum of the whole filter."""
     channels = {1: 31, 3: 33, 33: 33}[groups]
     layer = bnn.BinaryConv2d(
@@ -129,7 +129,7 @@ _TWO_NUMBERS = {
 
 
 @pytest.mark.parametrize("form", _TWO_NUMBERS)
-def test_products_of_two_numbers(form: str) -> None:
+def test_s5_products_of_two_numbers_are_products_of_signs(form: str) -> None:
     """Pairs like {0, 1} up to a power of two become signs; others stay floats, to the same result."""
     function, packed = _TWO_NUMBERS[form]
     model = nn.Sequential(
@@ -201,12 +201,15 @@ def test_shift_based_batch_norm_becomes_thresholds() -> None:
     assert_equal(model, program, x)
 
 
-def test_shift_based_batch_norm_between_floats() -> None:
+def test_n3_shift_based_batch_norm_is_three_operations() -> None:
     model = nn.Sequential(
         random_shift_norm(33), nn.ReLU(), bnn.BinaryLinear(33, 7), random_shift_norm(7)
     ).eval()
     x = torch.randn(64, 33) * 4
-    assert_equal(model, convert(model, x), x)
+    program = convert(model, x)
+    head = ["sub", "mul", "add"]
+    assert ops(program) == [*head, "relu", "sign", "binary_gemm", "to_float", *head]
+    assert_equal(model, program, x)
 
 
 def test_a_trained_shift_norm_converts_as_it_evaluates() -> None:

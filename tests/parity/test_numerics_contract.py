@@ -1,4 +1,4 @@
-"""docs/numerics.md, line by line: test_b1_... tests line B1; those on images are in test_numerics_images.py.
+"""docs/numerics.md, line by line: test_b1_... tests line B1; the files that hold them are in _FILES.
 The last test finds a line without a test."""
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from parity.agreement import (
 )
 from parity.networks import Lambda, random_batch_norm
 from support import ROOT, require
+
+_FILES = ("numerics_contract", "numerics_images", "convert_quantizers")
 
 
 @pytest.fixture(autouse=True)
@@ -461,6 +463,6 @@ def test_every_line_of_the_contract_has_a_test() -> None:
     page = (ROOT / "docs" / "numerics.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\*\*([A-Z]\d+)\*\*", page, re.MULTILINE)
     assert len(lines) == len(set(lines)) >= 20
-    files = [Path(__file__), Path(__file__).with_name("test_numerics_images.py")]
+    files = [Path(__file__).with_name(f"test_{name}.py") for name in _FILES]
     names = re.findall(r"^def test_([a-z]\d+)_", "".join(f.read_text("utf-8") for f in files), re.MULTILINE)
     assert set(lines) == {name.upper() for name in names}
