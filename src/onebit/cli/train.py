@@ -4,6 +4,7 @@ onebit train                                   lists the recipes
 onebit train bnn-digits
 onebit train bnn-mnist-small --data-dir ~/mnist --set epochs=20
 onebit train bnn-mnist-small --resume          goes on after a kill, to the same bits
+torchrun --nproc-per-node 2 --no-python onebit train bnn-mnist          on two GPUs, or two processes
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, then say how good it is and what to do with it."""
     if args.recipe is None:
         return _list_recipes(as_json=args.json)
-    from onebit.train import load_recipe, train
+    from onebit.train import is_main_process, load_recipe, train
 
     recipe = load_recipe(args.recipe, args.set)
     try:
@@ -55,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
             tensorboard=not args.no_tensorboard,
         )
     except KeyboardInterrupt:
-        print("\nTo go on from the last checkpoint: the same command with --resume", file=sys.stderr)
+        if is_main_process():
+            print("\nTo go on from the last checkpoint: the same command with --resume", file=sys.stderr)
         raise
+    if not is_main_process():
+        return 0
     facts: dict[str, Any] = {
         "recipe": recipe.name,
         "run_dir": str(result.run_dir),

@@ -1,6 +1,7 @@
 """Training: recipes, the loop, checkpoints that survive a kill, and what a run leaves behind."""
 
 from onebit.train.batches import Batches, Source
+from onebit.train.distributed import is_main_process
 from onebit.train.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.evaluation import Evaluation, evaluate
 from onebit.train.fields import Recipe
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "TrainError",
     "evaluate",
+    "is_main_process",
     "load_model",
     "load_recipe",
     "recipe_names",

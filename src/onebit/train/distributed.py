@@ -9,6 +9,7 @@ number of them. Rank 0 reads and writes the run folder and talks to the user.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,11 @@ def started_by_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_main_process() -> bool:
+    """True unless the environment says that this is one of the processes that leave talking to rank 0."""
+    return not started_by_torchrun() or int(os.environ["RANK"]) == 0
+
+
 def restarts() -> tuple[int, int]:
     """How often torchrun has restarted this training after a failure, and how often it may."""
     return (
@@ -116,6 +122,7 @@ def joined(device: torch.device) -> Iterator[World]:
     """Join the processes that the environment names (gloo on CPUs, NCCL on CUDA), and leave them at the end.
 
     Without such an environment, or where the caller has joined them already, it only says who is there.
+    Inside the block no variable that outlives it may keep a model made `parallel`.
     Raises `TrainError` if the processes cannot find one another.
     """
     if distributed.is_available() and distributed.is_initialized():
@@ -132,12 +139,12 @@ def joined(device: torch.device) -> Iterator[World]:
             f"cannot join the other processes (RANK={os.environ['RANK']},"
             f" WORLD_SIZE={os.environ['WORLD_SIZE']}): {error}. Start them with torchrun"
         ) from error
-    try:
-        yield _world()
-    except BaseException:
-        if backend == "gloo":  # leaving NCCL would wait for the others, who may be waiting for this process
-            distributed.destroy_process_group()
-        raise
+    # After an error nothing is left tidily: leaving would wait for the others, who may wait for this process.
+    # That this process ends tells them.
+    yield _world()
+    # What still refers to the group (DistributedDataParallel does) must go first: the group's destructor
+    # waits for its threads, and out of such an object it would do so holding the lock they need to end.
+    gc.collect()
     distributed.destroy_process_group()
 
 
@@ -154,12 +161,13 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
     if world.alone:
         return model
     device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        # BatchNorm's running statistics play no part in training: shared before evaluations, not each step.
-        broadcast_buffers=False,
+    wrapped = nn.parallel.DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None
     )
+    # BatchNorm's running statistics play no part in training: they are shared before an evaluation, not
+    # before each step. (The constructor's argument of this name has a successor, unknown to older versions.)
+    wrapped.broadcast_buffers = False
+    return wrapped
 
 
 def synchronized(model: nn.Module, world: World) -> nn.Module:

@@ -106,8 +106,10 @@ def train(
             recipe = _resolved(recipe, source, opening, threads)
             torch.set_num_threads(recipe.threads)
             with tf32(recipe.tf32):
-                run = _Run(recipe, source, opening, target, world, resume=resume, tensorboard=tensorboard)
-                return run.finish() if run.finished else run.go()
+                # In one expression: nothing of the run may be left when the processes part.
+                return _Run(
+                    recipe, source, opening, target, world, resume=resume, tensorboard=tensorboard
+                ).go()
     finally:
         torch.set_num_threads(threads_before)
 
@@ -219,7 +221,9 @@ class _Run:
         return self.position.epoch >= self.recipe.epochs
 
     def go(self) -> RunResult:
-        """Train to the end."""
+        """Train to the end, unless that was done before, and finish."""
+        if self.finished:
+            return self.finish()
         with ExitStack() as stack:
             stack.callback(self.progress.close)
             if self.records is not None:
