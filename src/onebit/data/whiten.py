@@ -1,0 +1,76 @@
+"""Global contrast normalization and ZCA whitening, as BinaryConnect (arXiv 1511.00363) prepares CIFAR-10.
+
+GCN: an image x minus its mean, scaled to a Euclidean norm of 55.
+ZCA: of the training images, μ their mean and C = V·diag(λ)·Vᵀ their covariance; an image x becomes
+    (x − μ)·V·diag(1 / √(λ + 0.1))·Vᵀ,
+the rotation that leaves it closest to x. The numbers 55 and 0.1 are those of the script (pylearn2's
+make_cifar10_gcn_whitened) that the authors name; they fit on all 50,000 training images, here only those are
+used that are trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from onebit.data.errors import DataError
+from onebit.data.splits import Split, Splits
+
+_NORM, _FILTER_BIAS, _LEAST_NORM = 55.0, 0.1, 1e-8
+_CHUNK = 10_000  # images in float64 at a time
+
+
+def whiten(splits: Splits) -> Splits:
+    """The same data set with float32 images, whitened; see above. For images of at most 4,096 numbers.
+
+    The sums are taken in float64; the last bits of the result may still differ between machines. Raises
+    `DataError` for larger images and for sounds.
+    """
+    shape = splits.input_shape
+    pixels = splits.train.images[0].numel()
+    if len(shape) != 3 or pixels > 4096:
+        size = "×".join(map(str, shape))
+        raise DataError(
+            f"{splits.name}: whitening is for small images, of at most 4,096 numbers; these are {size}"
+            " (leave out data.whiten)"
+        )
+    mean, matrix = _zca(splits.train.images)
+
+    def white(split: Split) -> Split:
+        return Split(_apply(split.images, mean, matrix), split.labels)
+
+    validation = white(splits.validation) if splits.validation else None
+    return Splits(splits.name, white(splits.train), validation, white(splits.test), splits.classes)
+
+
+def _chunks(images: Tensor) -> Iterator[Tensor]:
+    return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
+
+
+def _normalized(images: Tensor) -> Tensor:
+    """GCN of uint8 or float images (N, C, H, W): float64 (N, C·H·W)."""
+    x = images.flatten(1).double()
+    x = x - x.mean(dim=1, keepdim=True)
+    norm = x.norm(dim=1, keepdim=True) / _NORM
+    return x / torch.where(norm < _LEAST_NORM, 1.0, norm)  # an image of one colour stays 0
+
+
+def _zca(images: Tensor) -> tuple[Tensor, Tensor]:
+    """μ (D,) and the matrix (D, D), float64."""
+    count = len(images)
+    total = sum((_normalized(chunk).sum(dim=0) for chunk in _chunks(images)), torch.zeros(1).double())
+    mean = total / count
+    size = images[0].numel()
+    covariance = torch.zeros(size, size, dtype=torch.float64)
+    for chunk in _chunks(images):
+        x = _normalized(chunk) - mean
+        covariance += x.T @ x
+    values, vectors = torch.linalg.eigh(covariance / count)
+    return mean, (vectors / (values.clamp(min=0) + _FILTER_BIAS).sqrt()) @ vectors.T
+
+
+def _apply(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
+    chunks = [((_normalized(chunk) - mean) @ matrix).float() for chunk in _chunks(images)]
+    return torch.cat(chunks).reshape(images.shape)
