@@ -19,7 +19,7 @@ CUDA = ROOT / "csrc" / "cuda"
 BUILD = ROOT / "build" / "cuda_emulation"  # ignored by git; everything in it is named by its content
 
 _COMMON = ["-std=c++20", "-fPIC", "-g1", "-fno-gnu-unique", "-ffp-contract=off"]
-_KERNEL = ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"]
+_KERNEL = ["-O1", "-fsanitize=thread,alignment", "--param", "tsan-instrument-func-entry-exit=0"]
 _KERNEL += ["-fno-stack-protector", "-fno-threadsafe-statics"]
 
 
@@ -123,11 +123,11 @@ def build(
         target = BUILD / f"{source.stem}-{key}.so"
         if not target.exists():
             table = ", ".join(
-                f'entry<&{name}>("{name}", cluster_shape({cluster}))' for name, cluster in found.items()
+                f'entry<&::{name}>("{name}", cluster_shape({cluster}))' for name, cluster in found.items()
             )
             generated.write_text(
-                f'{prelude}#include "launch.h"\nusing namespace onebit_emulation;\n'
-                f'extern "C" const Kernel onebit_emulation_kernels[] = {{{table}}};\n'
+                f'{prelude}#include "launch.h"\nnamespace onebit_emulation {{\n'
+                f'extern "C" const Kernel onebit_emulation_kernels[] = {{{table}}};\n}}\n'
             )
             _run([program, *flags, "-c", str(generated), "-o", str(compiled)])
             _run([program, "-shared", "-Wl,-Bsymbolic", str(compiled), str(_core()), "-o", str(library)])

@@ -168,9 +168,7 @@ void mbarrier_wait(uint32_t address, uint32_t parity, Where where) {
             acquire(fiber.known, barrier.clocks);
             return;
         }
-        std::string what = "mbarrier_wait for parity " + std::to_string(parity) + " (" +
-                           std::to_string(barrier.pending) + " arrivals and " + std::to_string(barrier.bytes) +
-                           " bytes are missing)";
+        std::string what = "mbarrier_wait for parity " + std::to_string(parity);
         wait(&barrier, what.c_str(), where);
     }
 }
@@ -182,6 +180,14 @@ void complete_tx(int rank, uint32_t address, uint32_t bytes, const Clocks& known
     if (barrier.clocks.empty()) barrier.clocks.assign(known.size(), 0);
     acquire(barrier.clocks, known);
     try_to_end_phase(barrier);
+}
+
+std::string missing(const void* key) {
+    for (auto& [where, barrier] : mbarriers)
+        if (&barrier == key)
+            return " (" + std::to_string(barrier.pending) + " arrivals and " + std::to_string(barrier.bytes) +
+                   " bytes are missing)";
+    return "";
 }
 
 void check_barriers_at_end() {

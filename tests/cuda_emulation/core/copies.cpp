@@ -14,7 +14,7 @@ void copy_async(uint32_t shared, const void* global, uint32_t bytes, uint32_t so
     if ((bytes != 4 && bytes != 8 && bytes != 16) || source_bytes > bytes)
         fail("cp.async at " + place(where) + ": " + std::to_string(bytes) + " bytes");
     uint8_t* to = shared_pointer(rank, shared, bytes, bytes, "cp.async", where);
-    if (source_bytes) check_global(global, source_bytes, bytes, name(fiber) + ", cp.async at " + place(where));
+    if (source_bytes) check_global(global, source_bytes, bytes, [&] { return name(fiber) + ", cp.async at " + place(where); });
     Work work = std::make_shared<Async>();
     Clocks known = fiber.known;
     work->execute = [=] {

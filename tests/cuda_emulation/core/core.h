@@ -103,7 +103,7 @@ enum class Access { read, write, atomic };
 void prepare_shared();
 uint8_t* shared_pointer(int rank, uint32_t address, uint32_t bytes, uint32_t alignment, const char* what,
                         const Where& where);
-void check_global(const void* address, uint32_t bytes, uint32_t alignment, const std::string& what);
+void check_global(const void* address, uint32_t bytes, uint32_t alignment, const std::function<std::string()>& what);
 void shared_access(int rank, uint32_t address, uint32_t bytes, Access access, const Fiber& fiber, uintptr_t pc,
                    const Where& where);
 // A write by an asynchronous agent; `known` is what its issuer knew.
@@ -122,6 +122,7 @@ void reset_wgmma();
 void block_thread_ended(int rank);
 void complete_tx(int rank, uint32_t barrier, uint32_t bytes, const Clocks& known, const Where& where);
 void check_barriers_at_end();
+std::string missing(const void* key);  // what an mbarrier still waits for; empty if it is none
 // A rendezvous of the fibers [first, first + count) of the cluster whose bit is set in `mask` (all, if count > 32).
 // The last to come runs `act` on what each brought; the others wait.
 void* rendezvous(int first, int count, uint32_t mask, const char* what, void* mine,

@@ -191,7 +191,7 @@ static void run_one_pending() {
     std::map<std::string, std::vector<int>> places;
     for (Fiber& fiber : cluster.fibers)
         if (fiber.state == Fiber::waiting)
-            places[fiber.waits_for + " at " + place(fiber.where)].push_back(fiber.index);
+            places[fiber.waits_for + missing(fiber.key) + " at " + place(fiber.where)].push_back(fiber.index);
     std::string message = "deadlock in block " + triple(cluster.fibers[0].block) + ":";
     for (auto& [waits_for, threads] : places) {
         message += "\n  " + waits_for + ": threads";

@@ -223,7 +223,7 @@ static bool in_module(uintptr_t address) {  // constants of the kernel's own lib
     return search.found;
 }
 
-void check_global(const void* address, uint32_t bytes, uint32_t alignment, const std::string& what) {
+void check_global(const void* address, uint32_t bytes, uint32_t alignment, const std::function<std::string()>& what) {
     uint64_t begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
     const Launch& launch = cluster.launch;
     auto text = [&] {
@@ -233,7 +233,9 @@ void check_global(const void* address, uint32_t bytes, uint32_t alignment, const
         uint64_t distance = ~0ull;
         for (uint32_t i = 0; i < launch.ranges; i++) {
             uint64_t size = launch.range_end[i] - launch.range_begin[i];
-            uint64_t off = begin < launch.range_begin[i] ? launch.range_begin[i] - begin : begin - launch.range_begin[i];
+            uint64_t off = begin < launch.range_begin[i] ? launch.range_begin[i] - begin
+                           : end > launch.range_end[i]   ? end - launch.range_end[i]
+                                                         : 0;
             if (off < distance) {
                 distance = off;
                 nearest = ", byte " + std::to_string(static_cast<int64_t>(begin - launch.range_begin[i])) +
@@ -243,11 +245,11 @@ void check_global(const void* address, uint32_t bytes, uint32_t alignment, const
         return std::string(hex) + nearest;
     };
     if (alignment > 1 && begin % alignment)
-        fail(what + ": misaligned access of " + std::to_string(bytes) + " bytes to " + text());
+        fail(what() + ": misaligned access of " + std::to_string(bytes) + " bytes to " + text());
     for (uint32_t i = 0; i < launch.ranges; i++)
         if (begin >= launch.range_begin[i] && end <= launch.range_end[i]) return;
     if (!launch.strict) return;
-    fail(what + ": out of bounds access of " + std::to_string(bytes) + " bytes to " + text());
+    fail(what() + ": out of bounds access of " + std::to_string(bytes) + " bytes to " + text());
 }
 
 static uintptr_t module_base() {
@@ -267,13 +269,13 @@ static void check(const void* address, uint32_t bytes, uint32_t alignment, Acces
     uint32_t offset;
     const Where nowhere = {nullptr, 0};
     if (in_shared(address, &rank, &offset)) {
-        std::string what = name(self()) + site(offset_of_pc, nowhere);
+        auto what = [&] { return name(self()) + site(offset_of_pc, nowhere); };
         if (offset + static_cast<uint64_t>(bytes) > cluster.launch.shared_bytes)
-            fail(what + ": byte " + std::to_string(offset) + " of shared memory, which has " +
+            fail(what() + ": byte " + std::to_string(offset) + " of shared memory, which has " +
                  std::to_string(cluster.launch.shared_bytes));
-        if (rank != self().rank) fail(what + ": shared memory of another block");
+        if (rank != self().rank) fail(what() + ": shared memory of another block");
         if (alignment > 1 && offset % alignment)
-            fail(what + ": misaligned access of " + std::to_string(bytes) + " bytes to shared memory");
+            fail(what() + ": misaligned access of " + std::to_string(bytes) + " bytes to shared memory");
         shared_access(rank, kFirstAddress + offset, bytes, access, self(), offset_of_pc, nowhere);
         return;
     }
@@ -282,7 +284,7 @@ static void check(const void* address, uint32_t bytes, uint32_t alignment, Acces
         if (value >= launch.range_begin[i] && value + bytes <= launch.range_end[i] && value % alignment == 0) return;
     uintptr_t fibers = reinterpret_cast<uintptr_t>(cluster.fibers.data());  // threadIdx and blockIdx
     if (value - fibers < cluster.fibers.size() * sizeof(Fiber) || in_module(value)) return;
-    check_global(address, bytes, alignment, name(self()) + site(offset_of_pc, nowhere));
+    check_global(address, bytes, alignment, [&] { return name(self()) + site(offset_of_pc, nowhere); });
 }
 
 void atomic_access(const void* address, uint32_t bytes) {
@@ -317,3 +319,17 @@ extern "C" void __tsan_write_range(void* a, unsigned long size) {
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
+
+// ---- what -fsanitize=alignment calls: a structure such as uint4 may be read field by field, unseen above ----
+struct TypeMismatch {  // as GCC lays it out
+    const char* file;
+    uint32_t line, column;
+    const void* type;
+    uint8_t log_alignment, kind;
+};
+extern "C" void __ubsan_handle_type_mismatch_v1(const TypeMismatch* found, const void* address) {
+    using namespace onebit_emulation;
+    fail(name(self()) + " at " + place({found->file, static_cast<int>(found->line)}) + ": misaligned access to " +
+         std::to_string(reinterpret_cast<uintptr_t>(address) % (1u << found->log_alignment)) + " bytes beyond a multiple of " +
+         std::to_string(1u << found->log_alignment));
+}
