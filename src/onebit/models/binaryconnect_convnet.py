@@ -15,7 +15,7 @@ from onebit.nn.binary_layer import InputScale
 
 __all__ = ["BinaryConnectConvNet"]
 
-Form = Literal["binaryconnect", "bwn", "xnor", "modern"]
+Form = Literal["binaryconnect", "bwn", "xnor", "modern", "float"]
 _SMALL = {"input_shape": (3, 9, 10), "classes": 3, "widths": (33, 31, 65), "hidden": (33,)}
 
 
@@ -37,6 +37,7 @@ class BinaryConnectConvNet(ImageSequential):
             BatchNorm → ReLU → layer (XNOR-Net, sections 3.2 and 3.3).
         "modern": RSign → layer → pool → BatchNorm → RPReLU (ReActNet, arXiv 2003.03488), for training with
             augmentation, cross-entropy and distillation.
+        "float": real weights and activations, layer → pool → BatchNorm → ReLU: a teacher, or a yardstick.
     In all but "binaryconnect" the first and the last layer are real, the last with bias and nothing behind.
     BatchNorm has ε 1e-4 and momentum 0.1. Convolutions are 3×3 with padding 1, of zeros.
 
@@ -127,12 +128,14 @@ class _Parts:
         }
 
     def convolution(self, fan_in: int, fan_out: int, *, first: bool) -> nn.Module:
-        if first and self.form != "binaryconnect":
+        if self.form == "float" or (first and self.form != "binaryconnect"):
             return nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False)
         sign = {"input_quantizer": None} if first else {}
         return BinaryConv2d(fan_in, fan_out, 3, padding=1, **{**self._one_bit(), **sign})
 
     def dense(self, fan_in: int, fan_out: int) -> nn.Module:
+        if self.form == "float":
+            return nn.Linear(fan_in, fan_out, bias=False)
         return BinaryLinear(fan_in, fan_out, **self._one_bit())
 
     def before(self, channels: int, *, images: bool) -> dict[str, nn.Module]:
