@@ -148,6 +148,21 @@ def test_state_dict_continues_to_the_same_bits(which: int) -> None:
     assert not torch.equal(p.detach(), start)
 
 
+def test_a_restored_step_counter_lies_where_a_new_one_would() -> None:
+    p = nn.Parameter(torch.ones(3))
+    optimizer = ShiftAdaMax(
+        [p], lr=torch.tensor(0.25)
+    )  # a rate may be a tensor, filled in place by a schedule
+    p.grad = torch.ones(3)
+    optimizer.step()
+    assert p.tolist() == [1 - 2 * 0.125] * 3  # α/(1 - β1) = 2, m = 1/8, v = 1
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][0]["step"] = state["state"][0]["step"].double()
+    optimizer.load_state_dict(state)
+    assert optimizer.state[p]["step"].dtype == torch.float32
+    assert optimizer.state[p]["step"].item() == 1
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_closure_is_called_with_gradients_on_and_its_loss_returned(which: int) -> None:
     p = nn.Parameter(torch.ones(3))

@@ -56,7 +56,8 @@ class ShiftAdaMax(Optimizer):
             raise ValueError(f"betas must be two numbers in [0, 1); got {betas!r}")
         if not eps > 0:
             raise ValueError(f"eps must be positive; got {eps!r}")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        # "capturable" is what load_state_dict asks to put "step" back on the parameter's device.
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "capturable": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
