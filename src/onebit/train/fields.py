@@ -53,7 +53,7 @@ class OptimizerRecipe:
     (BinaryConnect, arXiv 1511.00363, section 2.5), squared for SGD. After each step `center` brings the mean
     of a filter's latent weights to 0 (XNOR-Net, arXiv 1603.05279) and `clip` clips latent weights to [-1, 1].
     `betas` and `eps` belong to Adam, AdamW and shift-based AdaMax, `momentum` to SGD, `threshold` and `gamma`
-    to Bop (arXiv 1906.02107), which flips the one-bit weights; Adam trains the other parameters beside it.
+    to Bop (arXiv 1906.02107), which flips the one-bit weights while Adam trains the other parameters.
     """
 
     name: str = "adam"
@@ -85,6 +85,9 @@ class OptimizerRecipe:
         yield "eps", self.eps, self.eps > 0, "above 0"
         yield "momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1"
         yield "weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more"
+        decays = self.name not in ("shift_adamax", "bop")
+        yield "weight_decay", self.weight_decay, decays or self.weight_decay == 0, f"0 with {self.name}"
+        yield "center", self.center, self.name != "bop" or not self.center, "false with bop"
         yield "threshold", self.threshold, 0 <= self.threshold < math.inf, "0 or more"
         yield "gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and up to 1"
 
@@ -152,6 +155,7 @@ class Recipe:
     tf32: bool = True  # CUDA: products of float32 in TF32, exact where the factors are ±1 or scaled pixels
     precision: str = "float32"  # bf16: mixed, see `precision`
     channels_last: bool = False  # the layout in which convolutions are fastest on GPUs
+    save_bits: bool = False  # keep bits and small integers for the backward pass (nn.save_bits_)
     compile: bool = False  # torch.compile; seldom faster on a CPU
     cuda_graph: bool = False  # CUDA: record a whole training step once and replay it
     sync_batch_norm: bool = False  # several processes: statistics of the whole batch
@@ -168,6 +172,13 @@ class Recipe:
         yield "reestimate_batch_norm", batches, batches >= 0, "a number of batches, 0 or more"
         yield "threads", self.threads, self.threads >= 0, "0 or more"
         yield "precision", self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS)
+        exact = self.precision == "float32" and not self.sync_batch_norm
+        yield (
+            "save_bits",
+            self.save_bits,
+            exact or not self.save_bits,
+            ('precision = "float32" and no sync_batch_norm'),
+        )
         yield "checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"
         warmup = self.optimizer.warmup_epochs
         yield "optimizer.warmup_epochs", warmup, warmup < self.epochs, f"less than epochs ({self.epochs})"

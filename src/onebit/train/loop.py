@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onebit.nn import reestimate_batch_norm_, set_progress_
+from onebit.nn import reestimate_batch_norm_, save_bits_, set_progress_
 from onebit.train import checkpoint as checkpoints
 from onebit.train import distributed
 from onebit.train.batches import Source, open_source
@@ -200,7 +200,13 @@ class _Run:
         model = model.to(self.device).train()
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.save_bits:
+            save_bits_(model, self._example())
         return distributed.synchronized(model, self.world) if recipe.sync_batch_norm else model
+
+    def _example(self) -> Tensor:
+        """Two training samples."""
+        return next(self.source.plain(1))[:2]
 
     def _make_step(self, notes: list[str]) -> Step:
         recipe, world = self.recipe, self.world
@@ -216,22 +222,21 @@ class _Run:
         step = EagerStep(self.model, forward, self.optimizer, self.loss, recipe, self.sums, self.teacher)
         return ReplayedStep(step) if graph else step
 
-    @property
     def finished(self) -> bool:
+        """True when every epoch is done."""
         return self.position.epoch >= self.recipe.epochs
 
     def go(self) -> RunResult:
         """Train to the end, unless that was done before, and finish."""
-        if self.finished:
+        if self.finished():
             return self.finish()
         with ExitStack() as stack:
             stack.callback(self.progress.close)
             if self.records is not None:
                 stack.callback(self.records.close)
             if self.recipe.precision != "float32":
-                example = next(self.source.plain(1))[:2]
-                stack.enter_context(mixed(self.model, self.recipe.precision, example))
-            while not self.finished:
+                stack.enter_context(mixed(self.model, self.recipe.precision, self._example()))
+            while not self.finished():
                 self._epoch()
             self._save()
         return self.finish()
@@ -327,7 +332,7 @@ class _Run:
         if self.records is not None:
             self.records.add(record)
         self.progress.epoch(self._done(), {**record, "seconds": self.position.seconds - seconds_before})
-        if not self.finished and self._checkpoint_due():
+        if not self.finished() and self._checkpoint_due():
             self._save()
 
     def _checkpoint_due(self) -> bool:

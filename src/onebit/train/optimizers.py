@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,36 +13,105 @@ from onebit.train.errors import TrainError
 from onebit.train.fields import OptimizerRecipe
 
 
-def make_optimizer(
-    model: nn.Module, recipe: OptimizerRecipe, *, capturable: bool = False
-) -> torch.optim.Optimizer:
+class Trainer(Protocol):
+    """What the loop asks of an optimizer; every torch.optim.Optimizer has it."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups whose rates `set_learning_rate` sets."""
+        ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class BopAndAdam:
+    """Bop for the one-bit weights and Adam for the others, as one optimizer; the rate is Adam's."""
+
+    def __init__(self, bop: torch.optim.Optimizer, adam: torch.optim.Optimizer | None) -> None:
+        self._parts = {"bop": bop, "adam": adam} if adam else {"bop": bop}
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Adam's."""
+        return self._parts["adam"].param_groups if "adam" in self._parts else []
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Of both."""
+        for part in self._parts.values():
+            part.zero_grad(set_to_none=set_to_none)
+
+    def step(self) -> None:
+        """One step of both."""
+        for part in self._parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of both, by name."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state_dict[name])
+
+
+def make_optimizer(model: nn.Module, recipe: OptimizerRecipe, *, capturable: bool = False) -> Trainer:
     """The recipe's optimizer over all parameters; each group keeps its full rate as "initial_lr".
 
     `capturable` prepares it for a CUDA graph: its rates are tensors, which `set_learning_rate` fills in
-    place, and its step reads nothing back from the device. Raises `TrainError` for an optimizer that this
-    version of onebit lacks, or that cannot be captured.
+    place, and its step reads nothing back from the device. Bop replaces the latent weights by their signs.
+    Raises `TrainError` if the model has nothing for it to train.
     """
-    groups = _groups(model, recipe)
+    adam: dict[str, Any] = {"betas": recipe.betas, "eps": recipe.eps}
+    decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}
+    fused: dict[str, Any] = {"fused": True, "capturable": capturable}
+    if recipe.name == "bop":
+        return _bop(model, recipe, capturable, {**adam, **decay, **fused})
+    groups = _groups(model, recipe, capturable)
+    if recipe.name == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True, **decay)
+    if recipe.name == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, **adam, **decay, **fused)
+    if recipe.name == "shift_adamax":
+        return optim.ShiftAdaMax(groups, lr=recipe.lr, **adam)
+    return torch.optim.Adam(groups, lr=recipe.lr, **adam, **decay, **fused)
+
+
+def _bop(model: nn.Module, recipe: OptimizerRecipe, capturable: bool, adam: dict[str, Any]) -> Trainer:
+    optim.binarize_latent_weights_(model)
+    latent = [p for _, p in optim.latent_parameters(model) if p.requires_grad]
+    if not latent:
+        raise TrainError("optimizer.name = 'bop': the model has no one-bit weights for it to flip")
+    bop = optim.Bop(latent, gamma=recipe.gamma, threshold=recipe.threshold)
+    ids = {id(p) for p in latent}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
+    if not others:
+        return BopAndAdam(bop, None)
+    groups = _prepared([{"params": others, "lr": recipe.lr}], capturable)
+    return BopAndAdam(bop, torch.optim.Adam(groups, lr=recipe.lr, **adam))
+
+
+def _groups(model: nn.Module, recipe: OptimizerRecipe, capturable: bool) -> list[dict[str, Any]]:
+    if recipe.glorot:
+        groups = optim.glorot_parameter_groups(model, recipe.lr, squared=recipe.name == "sgd")
+    else:
+        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": recipe.lr}]
+    return _prepared(groups, capturable)
+
+
+def _prepared(groups: list[dict[str, Any]], capturable: bool) -> list[dict[str, Any]]:
     for group in groups:
         group["initial_lr"] = group["lr"]
         if capturable:
             device = group["params"][0].device
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
-    decay = recipe.weight_decay
-    adam: dict[str, Any] = {"betas": recipe.betas, "eps": recipe.eps, "weight_decay": decay}
-    if recipe.name == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay, fused=True)
-    if recipe.name == "adam":
-        return torch.optim.Adam(groups, lr=recipe.lr, fused=True, capturable=capturable, **adam)
-    if recipe.name == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, fused=True, capturable=capturable, **adam)
-    raise TrainError(f"optimizer.name = {recipe.name!r}: this version of onebit does not have it")
-
-
-def _groups(model: nn.Module, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
-    if recipe.glorot:
-        return optim.glorot_parameter_groups(model, recipe.lr, squared=recipe.name == "sgd")
-    return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": recipe.lr}]
+    return groups
 
 
 def learning_rate(recipe: OptimizerRecipe, epoch: int, epochs: int) -> float:
@@ -72,9 +141,7 @@ def learning_rate(recipe: OptimizerRecipe, epoch: int, epochs: int) -> float:
     return float(start * (end / start) ** (epoch / epochs))
 
 
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, epoch: int, epochs: int
-) -> None:
+def set_learning_rate(optimizer: Trainer, recipe: OptimizerRecipe, epoch: int, epochs: int) -> None:
     """Bring every group to its rate of that epoch; a rate that is a tensor is filled in place."""
     factor = learning_rate(recipe, epoch, epochs) / recipe.lr
     for group in optimizer.param_groups:
@@ -85,25 +152,21 @@ def set_learning_rate(
             group["lr"] = rate
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`optimizer.load_state_dict`, but rates that are tensors stay on the device of their parameters."""
+def load_optimizer(optimizer: Trainer, state: dict[str, Any]) -> None:
+    """`optimizer.load_state_dict`, but rates that are tensors stay where a recorded step reads them."""
     rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(rate, Tensor):
             group["lr"] = rate.copy_(torch.as_tensor(group["lr"]))
-
-
-def _own(name: str, field: str) -> Any:
-    found = getattr(optim, name, None)
-    if found is None:
-        raise TrainError(f"{field}: this version of onebit does not have it")
-    return found
+    if isinstance(optimizer, optim.ShiftAdaMax):  # PyTorch leaves a counter where the checkpoint had it
+        for parameter, kept in optimizer.state.items():
+            kept["step"] = kept["step"].to(parameter.device)
 
 
 def after_step(model: nn.Module, recipe: OptimizerRecipe) -> None:
     """What the recipe does to latent weights after each `optimizer.step()`."""
     if recipe.center:
-        _own("center_latent_weights_", "optimizer.center = true")(model)
-    if recipe.clip:
+        optim.center_latent_weights_(model)
+    if recipe.clip and recipe.name != "bop":  # whose weights are ±1 always
         optim.clip_latent_weights_(model)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from onebit.train.distill import Teacher
 from onebit.train.evaluation import LossFunction
 from onebit.train.fields import Recipe
-from onebit.train.optimizers import after_step
+from onebit.train.optimizers import Trainer, after_step
 from onebit.train.precision import autocast
 
 Replay = Callable[[], None]
@@ -44,7 +44,7 @@ class EagerStep:
 
     model: nn.Module
     forward: Callable[[Tensor], Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizer: Trainer
     loss: LossFunction
     recipe: Recipe
     sums: Tensor
