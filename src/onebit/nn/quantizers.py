@@ -358,7 +358,8 @@ class StochasticSign(nn.Module):
 class SwishSign(nn.Module):
     """`swish_sign` as a module: deterministic sign, gradient of BNN+. For inputs and weights.
 
-    beta: how closely the estimator hugs the step; 5 in the paper's comparisons. ValueError unless positive.
+    beta: how closely the estimator hugs the step; 5 as in Larq. ValueError unless positive. At |x| = 1,
+        where clipped latent weights sit, the slope for β = 5 is -0.2.
     """
 
     def __init__(self, *, beta: float = 5.0) -> None:
@@ -380,7 +381,7 @@ class EDE(nn.Module):
         t(p) = t_min · (t_max / t_min)^p        p: the part of the training that is done, from 0 to 1
 
     At the start (t = t_min = 0.1) the slope is almost 1 everywhere, so every weight can still move; at the
-    end (t = 10) it is 10 at 0 and below 0.01 beyond |x| = 0.4, close to the derivative of the sign itself.
+    end (t = 10) it is 10 at 0 and below 0.01 beyond |x| = 0.45, close to the derivative of the sign itself.
 
     t_min, t_max: 0.1 and 10 in the paper (its code for CIFAR's ResNet-20 has t_min = 0.001). ValueError
         unless 0 < t_min <= t_max.

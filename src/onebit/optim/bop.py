@@ -46,9 +46,9 @@ class Bop(Optimizer):
             adam = torch.optim.Adam(p for p in model.parameters() if id(p) not in ids)
 
         Do not clip or centre the weights; quantizers that standardise (libra, recu) have no use for it.
-    gamma: γ, how fast m forgets; 1e-4 in the paper's ImageNet runs and at the start of its CIFAR-10 run.
-    threshold: τ; 1e-8 there. Both may be changed between steps, in `param_groups`. The sizes of γ and τ fit
-        the paper's mean loss over a batch.
+    gamma: γ, how fast m forgets; 1e-4 in the paper, lowered as training goes on. There is no learning rate.
+    threshold: τ, how much it takes to flip a weight; 1e-8 in the paper. Both may be changed between steps,
+        in `param_groups`.
 
     The weight quantizer must pass the gradient of a weight of ±1 on as it is: "ste_sign" does, the slope of
     "approx_sign" is 0 there, that of "swish_sign" negative.
