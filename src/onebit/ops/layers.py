@@ -130,7 +130,10 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 class _PackedConv(PackedLayer):
-    """The body of PackedConv1d and PackedConv2d, over `axes` image axes. Weights: (out, *kernel, words)."""
+    """The body of PackedConv1d and PackedConv2d, over `axes` image axes; one axis is an image of height 1.
+
+    weight: (out, kernel height, kernel width, words).
+    """
 
     axes: int
     box: Tensor | None
@@ -171,14 +174,13 @@ class _PackedConv(PackedLayer):
         options = {**self._epilogue(), "groups": self.groups, "channels_first": channels_first}
         for name, sizes in (("stride", self.stride), ("padding", padding), ("dilation", self.dilation)):
             options[name] = sizes if self.axes == 2 else ((0 if name == "padding" else 1), *sizes)
-        weight = self.weight if self.axes == 2 else self.weight.unsqueeze(1)
         q = q.movedim(1, -1)
         if self.real:
-            y = _Ops.f32_binary_conv2d(self._as_image(q), weight, **options)
+            y = _Ops.f32_binary_conv2d(self._as_image(q), self.weight, **options)
         else:
             bits = self._as_image(_Ops.pack_bits(q))
             options["padding_value"] = self.padding_value
-            y = _Ops.binary_conv2d(bits, weight, self.in_channels, **options)
+            y = _Ops.binary_conv2d(bits, self.weight, self.in_channels, **options)
         y = y if channels_first else y.movedim(-1, 1)
         return cast(Tensor, y if self.axes == 2 else y.squeeze(2))
 

@@ -42,12 +42,12 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
 
     Raises:
         TypeError: `model` is no module, or is compiled.
-        ValueError: training mode, a NaN in a latent weight, or nothing to pack; the message says why for
-            each layer.
+        ValueError: training mode, a NaN in a latent weight, a model that cannot be copied, or nothing to
+            pack; then the message says why for each layer.
     """
     _check(model, real_inputs)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = _copied(model)
     chosen: dict[BinaryLayer, Parts] = {}
     left: list[str] = []
     for name, layer in binary_layers(model):
@@ -91,6 +91,16 @@ def _check(model: nn.Module, real_inputs: str) -> None:
             raise ValueError(f"onebit.pack: the weight of layer {name!r} has a NaN, which has no sign")
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the model's own attributes raise
+        raise ValueError(
+            f"onebit.pack cannot copy the model ({type(error).__name__}: {error}); pass inplace=True to pack "
+            "the model itself"
+        ) from error
+
+
 def _nothing(left: list[str]) -> str:
     if left:
         return "\n".join(["onebit.pack found nothing that it can pack:", *left])
@@ -108,7 +118,7 @@ def _packed(layer: BinaryLayer, parts: Parts) -> PackedLayer:
         if isinstance(layer, BinaryLinear):
             return PackedLinear(layer, weight, alpha, parts.before, real=parts.real)
         if isinstance(layer, BinaryConv1d):
-            return PackedConv1d(layer, weight, alpha, parts.before, real=parts.real)
+            return PackedConv1d(layer, weight.unsqueeze(1), alpha, parts.before, real=parts.real)
         return PackedConv2d(layer, weight, alpha, parts.before, real=parts.real)
 
 
