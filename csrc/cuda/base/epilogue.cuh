@@ -4,10 +4,11 @@
  *   1  F32   out[m][n] = fma((float)(v + column[n]), scale[n], bias[n])  float32 [rows, columns]
  *   2  BITS  bit n of out[m] = (v >= column[n]) xor bit n of flip        packed rows (bits.cuh)
  *
- * v + offset[n] is the exact ±1 product. For I32 and F32 `column` is that offset; for BITS it is the threshold less
- * the offset, so that one comparison decides. `more` holds (scale, bias) pairs for F32, the words of flip for BITS.
- * Constants have a value for every column up to a multiple of 256. For BITS those beyond the last column are
- * column = 2^31 − 1, which no v reaches, and flip = 0: that makes the padding bits zero.
+ * v + offset[n] is the exact ±1 product. For I32 and F32 `column` is that offset; for BITS it is the
+ * threshold less the offset, so that one comparison decides. `more` holds (scale, bias) pairs for F32, the
+ * words of flip for BITS. Constants have a value for every column up to a multiple of 256. For BITS those
+ * beyond the last column are column = 2^31 − 1, which no v reaches, and flip = 0: that makes the padding bits
+ * zero.
  *
  * BITS also adds the number of ones to sums[m], unless that is null: the popc(a) of the next product. Several
  * blocks add to one row, so the sums must be zero at the start. */
@@ -15,8 +16,8 @@
 
 #include "cuda/base/bits.cuh"
 
-#define EPILOGUE_I32 0
-#define EPILOGUE_F32 1
+#define EPILOGUE_I32  0
+#define EPILOGUE_F32  1
 #define EPILOGUE_BITS 2
 
 struct Epilogue {
@@ -42,9 +43,10 @@ __device__ __forceinline__ int finish(int product, float2 more) {
 #endif
 }
 
-/* ---- a warp that holds 32 neighbouring columns of a row, one in each lane ------------------------------- */
+/* ---- a warp that holds 32 neighbouring columns of a row, one in each lane ---- */
 
-/* Stores v of row m and column first + lane; first is a multiple of 32. All lanes of the warp call it, with one m. */
+/* Stores v of row m and column first + lane; first is a multiple of 32. All lanes of the warp call it, with
+ * one m. */
 __device__ __forceinline__ void store_row_of_warp(const Epilogue &e, int m, int first, int v) {
     const int n = first + lane_id();
     const int column = __ldg(e.column + n);
@@ -67,14 +69,15 @@ __device__ __forceinline__ void store_row_of_warp(const Epilogue &e, int m, int 
 #endif
 }
 
-/* ---- a warp that holds 16 rows × COLUMNS in the fragment layout of mma.sync and wgmma ------------------- *
+/* ---- a warp that holds 16 rows × COLUMNS in the fragment layout of mma.sync and wgmma ----
  *
- * With g = lane / 4 and q = lane % 4, count[4j + 2h + c] is popc(a and b) of row g + 8h and column 8j + 2q + c. */
+ * With g = lane / 4 and q = lane % 4, count[4j + 2h + c] is popc(a and b) of row g + 8h and
+ * column 8j + 2q + c. */
 
-/* The constants of a warp's COLUMNS columns: lane l holds those of columns 64i + 2l and 64i + 2l + 1, so a load is
- * coalesced; the lane that needs the pair of columns 8j + 2q asks lane 4(j % 8) + q for entry j / 8. */
-template <int COLUMNS>
-struct ColumnPairs {
+/* The constants of a warp's COLUMNS columns: lane l holds those of columns 64i + 2l and 64i + 2l + 1, so a
+ * load is coalesced; the lane that needs the pair of columns 8j + 2q asks lane 4(j % 8) + q for entry j / 8.
+ */
+template <int COLUMNS> struct ColumnPairs {
     int2 value[COLUMNS / 64];
 
     __device__ __forceinline__ void load(const int *column, int first) {
@@ -94,11 +97,13 @@ struct ColumnPairs {
 /* Compares, gathers the bits into words and stores them.
  *
  * A word of a row is spread over the four lanes of a quad, 8 bits each. There are 2 rows × W words a quad,
- * W = COLUMNS / 32; in two exchanges each lane hands over the words that others keep and ors what it gets, and
- * ends with W / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16 bytes a lane. */
+ * W = COLUMNS / 32; in two exchanges each lane hands over the words that others keep and ors what it gets,
+ * and ends with W / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16
+ * bytes a lane. */
 template <int COLUMNS>
-__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first, const int (&count)[COLUMNS / 2],
-                                               int (&row_term)[2], const ColumnPairs<COLUMNS> &pairs) {
+__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first,
+                                               const int (&count)[COLUMNS / 2], int (&row_term)[2],
+                                               const ColumnPairs<COLUMNS> &pairs) {
     constexpr int W = COLUMNS / 32;
     const int q = lane_id() % 4;
     u32 word[2 * W] = {};
@@ -152,10 +157,12 @@ __device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int f
 }
 
 #else
-/* Stores pairs of columns: with an even number of columns each pair is one 8-byte store, and a quad fills a sector. */
+/* Stores pairs of columns: with an even number of columns each pair is one 8-byte store, and a quad fills a
+ * sector. */
 template <int COLUMNS>
-__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first, const int (&count)[COLUMNS / 2],
-                                               int (&row_term)[2], const ColumnPairs<COLUMNS> &pairs) {
+__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first,
+                                               const int (&count)[COLUMNS / 2], int (&row_term)[2],
+                                               const ColumnPairs<COLUMNS> &pairs) {
     const int q = lane_id() % 4;
     const bool even = e.columns % 2 == 0;
 #pragma unroll
@@ -168,8 +175,10 @@ __device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int f
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int m = row + lane_id() / 4 + 8 * h;
-            const int x = finish(4 * count[4 * j + 2 * h] - row_term[h] + column.x, make_float2(more.x, more.y));
-            const int y = finish(4 * count[4 * j + 2 * h + 1] - row_term[h] + column.y, make_float2(more.z, more.w));
+            const int x =
+                finish(4 * count[4 * j + 2 * h] - row_term[h] + column.x, make_float2(more.x, more.y));
+            const int y =
+                finish(4 * count[4 * j + 2 * h + 1] - row_term[h] + column.y, make_float2(more.z, more.w));
             int *out = static_cast<int *>(e.out) + static_cast<u64>(m) * e.columns + n;
             if (m >= e.rows || n >= e.columns)
                 continue;

@@ -1,8 +1,8 @@
 /* The order in which tiles of a product are computed.
  *
- * Blocks that run at the same time should share rows of both operands, so that L2 is read more often than memory.
- * Tiles are walked in bands of `band` tile rows, down each column of the band before the next: B blocks at a time
- * then cover about band × B/band tiles. */
+ * Blocks that run at the same time should share rows of both operands, so that L2 is read more often than
+ * memory. Tiles are walked in bands of `band` tile rows, down each column of the band before the next: B
+ * blocks at a time then cover about band × B/band tiles. */
 #pragma once
 
 #include "cuda/base/bits.cuh"

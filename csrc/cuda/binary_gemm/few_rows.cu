@@ -1,18 +1,19 @@
 /* Binary matrix product of few rows, for any GPU: a small batch, where reading the weights is the work.
  *
- * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of both;
- * rows <= MOST_ROWS. popc(a) is counted on the way, so no row sums are needed.
+ * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of
+ * both; rows <= MOST_ROWS. popc(a) is counted on the way, so no row sums are needed.
  *
  * Macros
  *   EPILOGUE   0, 1, 2 (epilogue.cuh)
  *   MOST_ROWS  1, 2, 4, 8, 16
  *
- * Launch: a block for 32 columns of the output, for EPILOGUE 2 up to a multiple of 128 columns (the padding of a row);
- * 256 threads, shared memory 128·MOST_ROWS bytes.
+ * Launch: a block for 32 columns of the output, for EPILOGUE 2 up to a multiple of 128 columns (the padding
+ * of a row); 256 threads, shared memory 128·MOST_ROWS bytes.
  *
- * A warp computes 4 columns. Its lanes take neighbouring chunks of 16 bytes of K, so each row of weights is read once,
- * in loads of 512 bytes, four at a time; the rows of A come from L1. Then the lanes' 4·MOST_ROWS partial sums are
- * added up across the warp, and put down in shared memory, where a row's 32 columns find together. */
+ * A warp computes 4 columns. Its lanes take neighbouring chunks of 16 bytes of K, so each row of weights is
+ * read once, in loads of 512 bytes, four at a time; the rows of A come from L1. Then the lanes' 4·MOST_ROWS
+ * partial sums are added up across the warp, and put down in shared memory, where a row's 32 columns find
+ * together. */
 #include "cuda/base/epilogue.cuh"
 
 namespace {
@@ -24,9 +25,10 @@ constexpr int BLOCK_COLUMNS = WARPS * WARP_COLUMNS;
 } // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-    binary_gemm_few_rows(const uint4 *__restrict__ a, const uint4 *__restrict__ b, const int *__restrict__ column,
-                         const void *__restrict__ more, void *__restrict__ out, int *__restrict__ out_sums, int rows,
-                         int columns, int row_bytes) {
+    binary_gemm_few_rows(const uint4 *__restrict__ a, const uint4 *__restrict__ b,
+                         const int *__restrict__ column, const void *__restrict__ more,
+                         void *__restrict__ out, int *__restrict__ out_sums, int rows, int columns,
+                         int row_bytes) {
     int *const table = reinterpret_cast<int *>(dynamic_shared()); /* [MOST_ROWS][BLOCK_COLUMNS] */
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int block_column = static_cast<int>(blockIdx.x) * BLOCK_COLUMNS;

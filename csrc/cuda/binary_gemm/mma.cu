@@ -1,7 +1,8 @@
 /* Binary matrix product for sm_80 and later: mma.sync m16n8k256 and.popc, fed by cp.async.
  *
- * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of both.
- * Chunks of 16 bytes outside a matrix are filled with zeros, which add nothing: any rows, columns and K are exact.
+ * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of
+ * both. Chunks of 16 bytes outside a matrix are filled with zeros, which add nothing: any rows, columns and K
+ * are exact.
  *
  * Macros
  *   EPILOGUE      0, 1, 2 (epilogue.cuh)
@@ -10,22 +11,23 @@
  *   FRAGMENTS     1, 2 or 4
  *   STAGES        K steps of 512 bits (64 bytes) in shared memory
  *
- * Launch: a block a tile of 16·FRAGMENTS·WARPS_DOWN rows × 64·WARPS_ACROSS columns, 32·WARPS_DOWN·WARPS_ACROSS
- * threads, shared memory STAGES·64·(tile rows + tile columns) bytes.
+ * Launch: a block a tile of 16·FRAGMENTS·WARPS_DOWN rows × 64·WARPS_ACROSS columns,
+ * 32·WARPS_DOWN·WARPS_ACROSS threads, shared memory STAGES·64·(tile rows + tile columns) bytes.
  *
- * Why a warp takes 64 × 64 in large products. An mma takes about 1.5 cycles of an SM (10,250 TOPS on an H200). For
- * 256 bits of K a warp reads (64 + 64)·32 bytes of shared memory for 32 of them: 83 bytes a cycle of 128, where
- * 32 × 64 would need 125. Its 128 sums and two sets of operands, 32 registers each, fit 255 registers; so eight warps,
- * 2 × 4, an SM, and a tile of 128 × 256 that takes 128 + 256 bytes from L2 a byte of K. Four stages of 24 KiB are
- * 96 KiB, which every GPU since sm_80 gives a block.
+ * Why a warp takes 64 × 64 in large products. An mma takes about 1.5 cycles of an SM (10,250 TOPS on an
+ * H200). For 256 bits of K a warp reads (64 + 64)·32 bytes of shared memory for 32 of them: 83 bytes a cycle
+ * of 128, where 32 × 64 would need 125. Its 128 sums and two sets of operands, 32 registers each, fit 255
+ * registers; so eight warps, 2 × 4, an SM, and a tile of 128 × 256 that takes 128 + 256 bytes from L2 a byte
+ * of K. Four stages of 24 KiB are 96 KiB, which every GPU since sm_80 gives a block.
  *
- * Shared memory: a row of a stage is four chunks of 16 bytes, chunk c of row r stands at place c ^ (r / 2 % 4). The
- * eight rows that an ldmatrix reads at once are 512 bytes apart in sum, four lines of 128; rows 2i and 2i + 1 take the
- * two halves of line i, and the xor sends lines to different banks: no conflicts.
+ * Shared memory: a row of a stage is four chunks of 16 bytes, chunk c of row r stands at place c ^ (r / 2 %
+ * 4). The eight rows that an ldmatrix reads at once are 512 bytes apart in sum, four lines of 128; rows 2i
+ * and 2i + 1 take the two halves of line i, and the xor sends lines to different banks: no conflicts.
  *
- * Pipeline: while the products of half a step are computed, the operands of the next half are read; in the second half
- * of step k that is the first half of step k + 1, so the wait for it and the only barrier stand before. The barrier
- * also says that all warps have read step k, whose place step k + STAGES takes in the next round. */
+ * Pipeline: while the products of half a step are computed, the operands of the next half are read; in the
+ * second half of step k that is the first half of step k + 1, so the wait for it and the only barrier stand
+ * before. The barrier also says that all warps have read step k, whose place step k + STAGES takes in the
+ * next round. */
 #include "cuda/base/epilogue.cuh"
 #include "cuda/base/tiles.cuh"
 
@@ -46,9 +48,9 @@ __device__ __forceinline__ u32 place(int row, int chunk) {
     return row * STEP + ((chunk ^ (row / 2 % CHUNKS)) << 4);
 }
 
-/* One thread's part in copying ROWS_HERE rows of an operand: chunk threadIdx.x % 4 of every (THREADS / 4)-th row. */
-template <int ROWS_HERE>
-struct Copy {
+/* One thread's part in copying ROWS_HERE rows of an operand: chunk threadIdx.x % 4 of every (THREADS / 4)-th
+ * row. */
+template <int ROWS_HERE> struct Copy {
     static constexpr int ROWS_A_TURN = THREADS / CHUNKS;
     static constexpr int TURNS = ROWS_HERE / ROWS_A_TURN;
     static_assert(ROWS_HERE % ROWS_A_TURN == 0 && ROWS_A_TURN % 8 == 0, "the swizzle must repeat every turn");
@@ -62,7 +64,8 @@ struct Copy {
 
     __device__ __forceinline__ Copy(const u8 *matrix, int first_row, int rows, int row_bytes, u32 shared)
         : row_bytes(row_bytes) {
-        const int row = static_cast<int>(threadIdx.x) / CHUNKS, chunk = static_cast<int>(threadIdx.x) % CHUNKS;
+        const int row = static_cast<int>(threadIdx.x) / CHUNKS,
+                  chunk = static_cast<int>(threadIdx.x) % CHUNKS;
         byte = chunk * 16;
         source = matrix + static_cast<u64>(first_row + row) * row_bytes + byte;
         turn_bytes = static_cast<u64>(ROWS_A_TURN) * row_bytes;
@@ -86,11 +89,13 @@ struct Operands {
     u32 a[FRAGMENTS][4];
     u32 b[WARP_COLUMNS / 16][4]; /* two neighbouring groups of 8 columns, two registers each */
 
-    /* From half a step of the stage at this shared address; a_row and b_row are the warp's first rows in it. */
+    /* From half a step of the stage at this shared address; a_row and b_row are the warp's first rows in it.
+     */
     __device__ __forceinline__ void load(u32 stage, int half, int a_row, int b_row) {
         const int lane = lane_id();
 #pragma unroll
-        for (int i = 0; i < FRAGMENTS; i++) /* matrices: rows 0–7 and 8–15 of the low 16 bytes, then of the high */
+        for (int i = 0; i < FRAGMENTS;
+             i++) /* matrices: rows 0–7 and 8–15 of the low 16 bytes, then of the high */
             ldmatrix_x4(a[i], stage + place(a_row + 16 * i + lane % 16, 2 * half + lane / 16));
 #pragma unroll
         for (int j = 0; j < WARP_COLUMNS / 16; j++) /* low and high 16 bytes of columns 0–7, then of 8–15 */
@@ -125,7 +130,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const Copy<ROWS> copy_a(a, first_row, rows, row_bytes, shared);
     const Copy<COLUMNS_OF_TILE> copy_b(b, first_column, columns, row_bytes, shared + ROWS * STEP);
 
-    /* A group is committed for every step, also past the last, so that a count of groups is a count of steps. */
+    /* A group is committed for every step, also past the last, so that a count of groups is a count of steps.
+     */
     for (int step = 0; step < STAGES - 1; step++) {
         copy_a.start(step, step);
         copy_b.start(step, step);
@@ -138,7 +144,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     now.load(shared, 0, warp_row, warp_column);
     int stage = 0;
     for (int k = 0; k < steps; k++) {
-        const int filled = stage == 0 ? STAGES - 1 : stage - 1; /* the place of step k - 1 and of k + STAGES - 1 */
+        const int filled =
+            stage == 0 ? STAGES - 1 : stage - 1; /* the place of step k - 1 and of k + STAGES - 1 */
         const int following = stage + 1 == STAGES ? 0 : stage + 1;
         next.load(shared + stage * STAGE_BYTES, 1, warp_row, warp_column);
         copy_a.start(filled, k + STAGES - 1);
@@ -162,6 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         int row_term[2];
         load_row_terms(row_term, a_sums, row, rows);
         store_fragment<WARP_COLUMNS>(e, row, first_column + warp_column,
-                                     reinterpret_cast<const int(&)[WARP_COLUMNS / 2]>(count[i]), row_term, pairs);
+                                     reinterpret_cast<const int (&)[WARP_COLUMNS / 2]>(count[i]), row_term,
+                                     pairs);
     }
 }

@@ -1,15 +1,17 @@
 /* Binary matrix product for any GPU: __popc on the ordinary cores.
  *
- * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of both.
+ * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of
+ * both.
  *
  * Macro: EPILOGUE 0, 1, 2 (epilogue.cuh).
  * Launch: a block a tile of 64 × 64, 256 threads, shared memory 2·64·144 bytes.
  *
- * A warp computes 8 rows × 64 columns: lane l holds columns l and l + 32, so that 32 neighbouring columns of a row are
- * one in each lane, a ballot makes a word of them, and rows of A are read by all lanes at once. Four words of K are 64
- * __popc a lane, 128 cycles of an SM that counts 16 lanes a cycle, against 10 reads of shared memory: __popc is the
- * limit. A row of 128 bytes of K takes 144 in shared memory, so that eight lanes that read neighbouring rows, 16 bytes
- * each, meet all banks once. */
+ * A warp computes 8 rows × 64 columns: lane l holds columns l and l + 32, so that 32 neighbouring columns of
+ * a row are one in each lane, a ballot makes a word of them, and rows of A are read by all lanes at once.
+ * Four words of K are 64
+ * __popc a lane, 128 cycles of an SM that counts 16 lanes a cycle, against 10 reads of shared memory: __popc
+ * is the limit. A row of 128 bytes of K takes 144 in shared memory, so that eight lanes that read
+ * neighbouring rows, 16 bytes each, meet all banks once. */
 #include "cuda/base/epilogue.cuh"
 #include "cuda/base/tiles.cuh"
 

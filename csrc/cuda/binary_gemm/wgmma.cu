@@ -1,7 +1,8 @@
 /* Binary matrix product for sm_90a: wgmma fed by TMA, warp-specialised, persistent.
  *
- * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), both in multiples of 16 bytes
- * a row. What lies outside a matrix TMA reads as zeros, which add nothing: any rows, columns and K are exact.
+ * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), both in multiples
+ * of 16 bytes a row. What lies outside a matrix TMA reads as zeros, which add nothing: any rows, columns and
+ * K are exact.
  *
  * Macros
  *   EPILOGUE      0, 1, 2 (epilogue.cuh)
@@ -12,24 +13,26 @@
  *   LEAD          steps that the first consumer is sent ahead of the second, 0 … STAGES - 2
  *
  * Launch: 128·(CONSUMERS + 1) threads; a multiple of CLUSTER blocks, as many as run at once; shared memory
- * STAGES·128·(64·CONSUMERS + TILE_COLUMNS) + 16·STAGES bytes. Boxes of the tensor maps: 64·CONSUMERS rows of A,
- * TILE_COLUMNS/CLUSTER rows of B, 128 bytes, swizzle 128.
+ * STAGES·128·(64·CONSUMERS + TILE_COLUMNS) + 16·STAGES bytes. Boxes of the tensor maps: 64·CONSUMERS rows of
+ * A, TILE_COLUMNS/CLUSTER rows of B, 128 bytes, swizzle 128.
  *
- * Why 128 × 256 and clusters of two for large products. m64n256k256 takes about 128 cycles (15,600 TOPS at 132 SMs)
- * and reads (64 + 256)·32 bytes of shared memory, 80 a cycle of 128: a wider instruction reads less a product, 256 is
- * the widest, and its accumulators are 128 registers a thread. ptxas wants 154 registers at launch for it, so two
- * consumers and the producer (384 threads, 168 each) are the most; then the producer gives up all but 24 and the
- * consumers get 240. A step of 128 bytes takes 2·4·128 cycles and brings 128·(128 + 256) bytes from L2, 48 a cycle and
- * SM, where L2 delivers 25 to 40 to all at once. Sharing B between two blocks makes it 32. Four stages are 192 KiB of
- * the 227.
+ * Why 128 × 256 and clusters of two for large products. m64n256k256 takes about 128 cycles (15,600 TOPS at
+ * 132 SMs) and reads (64 + 256)·32 bytes of shared memory, 80 a cycle of 128: a wider instruction reads less
+ * a product, 256 is the widest, and its accumulators are 128 registers a thread. ptxas wants 154 registers at
+ * launch for it, so two consumers and the producer (384 threads, 168 each) are the most; then the producer
+ * gives up all but 24 and the consumers get 240. A step of 128 bytes takes 2·4·128 cycles and brings 128·(128
+ * + 256) bytes from L2, 48 a cycle and SM, where L2 delivers 25 to 40 to all at once. Sharing B between two
+ * blocks makes it 32. Four stages are 192 KiB of the 227.
  *
- * Storing a tile takes a consumer on the order of 1,000 cycles, in which it multiplies nothing. If the other one is
- * about two steps behind, that one has the tensor cores to itself meanwhile, and then the other way round: such a lead
- * keeps itself up from tile to tile, but does not arise by itself, so the first tile makes it.
+ * Storing a tile takes a consumer on the order of 1,000 cycles, in which it multiplies nothing. If the other
+ * one is about two steps behind, that one has the tensor cores to itself meanwhile, and then the other way
+ * round: such a lead keeps itself up from tile to tile, but does not arise by itself, so the first tile makes
+ * it.
  *
- * Each stage has two barriers. `full`: the block's producer arrives and names the bytes, TMA brings them, B from both
- * producers of the cluster. `empty`: each warp of every consumer of the cluster arrives, because both blocks' halves of
- * B are written into both. The k-th use of a stage waits for phase k of full, and k − 1 of empty; parity k % 2. */
+ * Each stage has two barriers. `full`: the block's producer arrives and names the bytes, TMA brings them, B
+ * from both producers of the cluster. `empty`: each warp of every consumer of the cluster arrives, because
+ * both blocks' halves of B are written into both. The k-th use of a stage waits for phase k of full, and k −
+ * 1 of empty; parity k % 2. */
 #include "cuda/base/epilogue.cuh"
 #include "cuda/base/tiles.cuh"
 
@@ -117,8 +120,8 @@ __device__ __forceinline__ void produce(const TensorMap &a_map, const TensorMap 
                 tma_load(shared.b(ring.stage), b_map, k * STEP, place.column, full);
             } else {
                 const int part = walk.rank * (TILE_COLUMNS / CLUSTER);
-                tma_load_multicast(shared.b(ring.stage) + part * STEP, b_map, k * STEP, place.column + part, full,
-                                   (1 << CLUSTER) - 1);
+                tma_load_multicast(shared.b(ring.stage) + part * STEP, b_map, k * STEP, place.column + part,
+                                   full, (1 << CLUSTER) - 1);
             }
         }
     }
@@ -136,8 +139,8 @@ __device__ __forceinline__ void release(const Shared &shared, int stage) {
     }
 }
 
-__device__ __forceinline__ void consume(const Epilogue &e, const int *a_sums, const Shared &shared, const Walk &walk,
-                                        int steps, int consumer) {
+__device__ __forceinline__ void consume(const Epilogue &e, const int *a_sums, const Shared &shared,
+                                        const Walk &walk, int steps, int consumer) {
     const int warp_row = 64 * consumer + static_cast<int>(threadIdx.x) / 32 % 4 * 16;
     Ring ring;
     bool lead = CONSUMERS == 2 && LEAD > 0 && walk.first() < walk.end();
@@ -183,10 +186,11 @@ extern "C" __global__ void
 #if CLUSTER > 1
 __cluster_dims__(CLUSTER, 1, 1)
 #endif
-__launch_bounds__(128 * (CONSUMERS + 1), 1)
-    binary_gemm_wgmma(const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
-                      const int *__restrict__ a_sums, const int *__restrict__ column, const void *__restrict__ more,
-                      void *__restrict__ out, int *__restrict__ out_sums, int rows, int columns, int row_bytes) {
+    __launch_bounds__(128 * (CONSUMERS + 1), 1)
+        binary_gemm_wgmma(const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
+                          const int *__restrict__ a_sums, const int *__restrict__ column,
+                          const void *__restrict__ more, void *__restrict__ out, int *__restrict__ out_sums,
+                          int rows, int columns, int row_bytes) {
     const Shared shared{shared_address(dynamic_shared())};
     const int steps = ceil_div(row_bytes, STEP);
     const int rank = CLUSTER > 1 ? static_cast<int>(cluster_rank()) : 0;

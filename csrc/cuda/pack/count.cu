@@ -5,7 +5,8 @@
 #include "cuda/pack/row_sums.cuh"
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-    count_rows(const uint4 *__restrict__ bits, int *__restrict__ sums, int rows, int row_bytes, int warps_a_row) {
+    count_rows(const uint4 *__restrict__ bits, int *__restrict__ sums, int rows, int row_bytes,
+               int warps_a_row) {
     const int warp = static_cast<int>(blockIdx.x) * WARPS + static_cast<int>(threadIdx.x) / 32;
     const int row = warp / warps_a_row;
     const int chunks = row_bytes / 16;
