@@ -28,6 +28,7 @@ using Sum = int;
 
 namespace {
 
+#if INPUT == 0
 /* 32 bits of a row from bit `first` on; those beyond the row's last word are zero. */
 __device__ __forceinline__ u32 word_from(const u32 *row, int first, int words) {
     const int at = first / 32;
@@ -39,6 +40,7 @@ __device__ __forceinline__ u32 word_from(const u32 *row, int first, int words) {
 __device__ __forceinline__ u32 mask_of(int bits) {
     return bits >= 32 ? 0xFFFFFFFFu : (1u << bits) - 1;
 }
+#endif
 
 /* Adds what one tap inside the image gives: `count` channels from `first` on. */
 __device__ __forceinline__ Sum add_tap(Sum sum, const Element *pixel, const u32 *weights, int first, int count,

@@ -39,10 +39,11 @@ CHAIN_OPS = frozenset(
 )
 
 _SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
+_FLOATS, _BITS, _BOTH = 0, 1, 2  # TARGET
 _CHAINS = {
-    (dtype, bits): Entry("elementwise/chain.cu", "chain", {"SOURCE": source, "TARGET": int(bits)})
-    for dtype, source in _SOURCES.items()
-    for bits in (False, True)
+    (goal, width): Entry("elementwise/chain.cu", "chain", {"TARGET": goal, "WIDTH": width})
+    for goal in (_FLOATS, _BITS, _BOTH)
+    for width in (1, 4)
 }
 _THRESHOLD, _UNPACK, _PACK, _FIND_NAN = (
     Entry("elementwise/bits.cu", name, {}) for name in ("threshold", "unpack", "pack", "find_nan")
@@ -89,10 +90,12 @@ class _Step(ctypes.Structure):
 
 class _Chain(ctypes.Structure):
     _fields_ = (
+        ("source", ctypes.c_int32),
         ("rows", ctypes.c_int32),
         ("channels", ctypes.c_int32),
         ("sample", ctypes.c_int32),
         ("count", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
         ("step", _Step * MAX_STEPS),
     )
 
@@ -159,16 +162,27 @@ def _with_constant(code: Code, constant: Array, type_: TensorType) -> ChainStep:
 
 
 class Chain:
-    """A chain ready to run: `inputs` are the source and then the values that steps name, in order."""
+    """A chain ready to run: `inputs` are the source and then the values that steps name, in order.
 
-    def __init__(self, device: Device, source: DType, steps: Sequence[ChainStep], out: TensorType) -> None:
+    It makes float32, bits by their signs, or both, in this order.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        source: DType,
+        steps: Sequence[ChainStep],
+        shape: tuple[int, ...],
+        floats: bool,
+        bits: bool,
+    ) -> None:
         self._device = device
-        self._form = Form.of(out)
-        self._entry = _CHAINS[source, out.dtype is DType.BITS]
+        form = Form.of(TensorType(DType.F32, shape))
+        self._width = 4 if form.channels % 4 == 0 else 1
+        self._goal = _BOTH if floats and bits else _BITS if bits else _FLOATS
         self._constants: list[torch.Tensor] = []  # kept alive: the structure holds their addresses
         self._values = [index for index, step in enumerate(steps) if step.value]
-        form = self._form
-        self._chain = _Chain(0, form.channels, form.rows * form.channels, len(steps))
+        self._chain = _Chain(_SOURCES[source], 0, form.channels, form.rows * form.channels, len(steps))
         for index, step in enumerate(steps):
             into = self._chain.step[index]
             into.code, into.mode = step.code, step.mode
@@ -189,15 +203,20 @@ class Chain:
         """Bytes of the constants."""
         return sum(tensor.nbytes for tensor in self._constants)
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
         chain = _Chain.from_buffer_copy(self._chain)  # concurrent runs share self
-        target = tensor_of(out)
-        elements = target.numel() * 8 if isinstance(out, Bits) else target.numel()
-        chain.rows = out.rows if isinstance(out, Bits) else elements // self._form.channels
+        first = outs[0]
+        chain.rows = first.rows if isinstance(first, Bits) else first.numel() // chain.channels
         for index, value in zip(self._values, inputs[1:], strict=True):
             chain.step[index].a = tensor_of(value).data_ptr()
-        launch_over(self._device, self._entry, elements, tensor_of(inputs[0]), target, chain)
+        targets: list[torch.Tensor | None] = [tensor_of(out) for out in outs]
+        if self._goal == _BITS:
+            targets.insert(0, None)
+        entry = _CHAINS[self._goal, self._width]
+        lanes = chain.channels if self._goal == _FLOATS else -(-chain.channels // 32) * 32
+        pieces = chain.rows * lanes // self._width
+        launch_over(self._device, entry, pieces, tensor_of(inputs[0]), *targets, chain)
 
 
 class Threshold:
@@ -212,8 +231,9 @@ class Threshold:
         """Bytes of the constants."""
         return self._thresholds.nbytes + self._flip.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
+        (out,) = outs
         assert isinstance(out, Bits)
         pieces = out.data.numel() * 8
         launch_over(

@@ -20,7 +20,7 @@ from onebit.runtime.cuda.driver import cuda_device
 from onebit.runtime.cuda.elementwise import find_nan, pack
 from onebit.runtime.cuda.packing import Bits
 from onebit.runtime.cuda.replay import Replays, Turns
-from onebit.runtime.cuda.stages import Stages, make_stages
+from onebit.runtime.cuda.stages import Stage, Stages, make_stages
 from onebit.runtime.cuda.values import ALIGNMENT, TORCH_DTYPES, Form, Value
 from onebit.runtime.engine import Engine, Memory, check_max_memory, signature_of, verified
 from onebit.runtime.errors import EngineError
@@ -89,7 +89,7 @@ class CudaEngine(Engine):
         stages, results = self._stages.stages, set(self._stages.results)
         last = {self._root(name): index for index, stage in enumerate(stages) for name in stage.inputs}
         made = [(name, -1, False) for name in self._signature.inputs if self._is_bits(name)]
-        made += [(stage.output, index, stage.counts) for index, stage in enumerate(stages)]
+        made += [(name, index, stage.counts) for index, stage in enumerate(stages) for name in stage.outputs]
         lifetimes = [
             Lifetime(name, index, last.get(name, index), self._bytes_of(name, counts))
             for name, index, counts in made
@@ -132,7 +132,7 @@ class CudaEngine(Engine):
             self._frames.clear()  # they are views of the old arena
             self._arena = None
             self._arena = torch.empty(max(needed, 1), dtype=torch.uint8, device=self._device.torch_device)
-        counts = {stage.output for stage in self._stages.stages if stage.counts}
+        counts = {name for stage in self._stages.stages if stage.counts for name in stage.outputs}
         frame = {}
         for name, offset in self._layout.offsets.items():
             form = self._forms[name]
@@ -205,8 +205,11 @@ class CudaEngine(Engine):
         batch = len(inputs[0])
         values.update(zip(self._stages.results, outputs, strict=True))
         for stage in self._stages.stages:
-            arguments = [self._value(values, name, batch) for name in stage.inputs]
-            stage.run(arguments, values[stage.output])
+            self._launch(stage, values, batch)
+
+    def _launch(self, stage: Stage, values: Mapping[str, Value], batch: int) -> None:
+        inputs = [self._value(values, name, batch) for name in stage.inputs]
+        stage.run(inputs, [values[name] for name in stage.outputs])
 
     def _enter(self, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> dict[str, Value]:
         """The values before the first stage: the arena's, and the inputs, looked through and packed."""
@@ -246,8 +249,7 @@ class CudaEngine(Engine):
                 values.update(zip(self._stages.results, outputs, strict=True))
                 marks = [self._turns.mark()]
                 for stage in self._stages.stages:
-                    arguments = [self._value(values, name, arrival.batch) for name in stage.inputs]
-                    stage.run(arguments, values[stage.output])
+                    self._launch(stage, values, arrival.batch)
                     marks.append(self._turns.mark())
                 runs.append(self._turns.seconds(marks))
         return runs

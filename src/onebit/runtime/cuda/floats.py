@@ -44,11 +44,11 @@ class FloatGemm:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
         k, n = self._weights.shape
         with full_precision():
-            torch.mm(tensor_of(inputs[0]).reshape(-1, k), self._weights, out=tensor_of(out).view(-1, n))
+            torch.mm(tensor_of(inputs[0]).reshape(-1, k), self._weights, out=tensor_of(outs[0]).view(-1, n))
 
 
 class FloatConv:
@@ -67,7 +67,7 @@ class FloatConv:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
         x = tensor_of(inputs[0]).permute(0, 3, 1, 2)
         top, bottom, left, right = self._padding
@@ -79,4 +79,4 @@ class FloatConv:
             y = torch.nn.functional.conv2d(
                 x, self._weights, None, self._stride, padding, self._dilation, self._groups
             )
-        tensor_of(out).copy_(y.permute(0, 2, 3, 1))
+        tensor_of(outs[0]).copy_(y.permute(0, 2, 3, 1))

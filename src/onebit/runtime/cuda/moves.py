@@ -33,9 +33,9 @@ class ReshapeBits:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        (x,) = inputs
+        (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
         assert isinstance(out, Bits)
         pieces = out.data.numel() * 8
@@ -63,9 +63,9 @@ class Permute:
         """Bytes of the constants."""
         return 0 if self._table is None else self._table.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        (x,) = inputs
+        (x,), (out,) = inputs, outs
         if not isinstance(x, Bits) or not isinstance(out, Bits):
             tensor_of(out).copy_(tensor_of(x).permute(self._axes))
         elif self._table is None:
@@ -88,8 +88,9 @@ class Concat:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
+        (out,) = outs
         if not isinstance(out, Bits):
             torch.cat([tensor_of(x) for x in inputs], dim=-1, out=tensor_of(out))
             return
@@ -110,6 +111,6 @@ class Copy:
     def __init__(self, form: Form) -> None:
         self._form = form
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        tensor_of(out).copy_(tensor_of(inputs[0]))
+        tensor_of(outs[0]).copy_(tensor_of(inputs[0]))

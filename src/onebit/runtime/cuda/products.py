@@ -35,8 +35,8 @@ class _BinaryGemm:
         self._gemm = gemm
         self.nbytes = nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
-        (x,) = inputs
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+        (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
         self._gemm(x, out if isinstance(out, Bits) else out.view(x.rows, self._gemm.columns))
 

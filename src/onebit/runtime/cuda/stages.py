@@ -43,8 +43,8 @@ class Run(Protocol):
     def nbytes(self) -> int:
         """Bytes on the device that it keeps."""
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
-        """Compute `out` from `inputs`, which do not overlap it."""
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+        """Compute `outs` from `inputs`, which do not overlap them."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Stage:
     op: str  # the ops of the Program that it does, e.g. "binary_gemm+threshold"
     layer: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     run: Run
     macs: int = 0  # of one sample
-    counts: bool = False  # it fills the sums of a bits output
+    counts: bool = False  # it fills the sums of its bits output
 
 
 @dataclass
@@ -88,6 +88,7 @@ class _OpenChain:
     nodes: list[Node]
     output: str
     position: int
+    signs: str = ""  # bits that it makes beside its output
 
 
 class _Unpack:
@@ -96,10 +97,10 @@ class _Unpack:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         bits = inputs[0]
         assert isinstance(bits, Bits)
-        unpack(self._device, bits, tensor_of(out))
+        unpack(self._device, bits, tensor_of(outs[0]))
 
 
 def make_stages(device: Device, program: Program) -> Stages:
@@ -140,14 +141,14 @@ class _Builder:
         position: int,
         nodes: Sequence[Node],
         inputs: Sequence[str],
-        output: str,
+        outputs: Sequence[str],
         run: Run,
         counts: bool = False,
     ) -> None:
         layer = next((node.layer for node in nodes if node.layer), "")
         macs = sum(_macs(self.program, node) for node in nodes)
         op = "+".join(node.op for node in nodes)
-        self.placed.append((position, Stage(op, layer, tuple(inputs), output, run, macs, counts)))
+        self.placed.append((position, Stage(op, layer, tuple(inputs), tuple(outputs), run, macs, counts)))
 
     def _build(self, position: int, step: Step) -> None:
         node = step.nodes[0]
@@ -159,7 +160,7 @@ class _Builder:
             self.made.aliases[node.output] = node.inputs[0]
         else:
             values = [name for name in node.inputs if name not in self.program.constants]
-            self._place(position, step.nodes, values, node.output, self._single(step, node))
+            self._place(position, step.nodes, values, (node.output,), self._single(step, node))
 
     def _single(self, step: Step, node: Node) -> Run:
         """A node that stands alone."""
@@ -189,15 +190,15 @@ class _Builder:
         if product.reads_sums:
             self.made.counted.add(x)
         if product.fused:
-            self._place(position, step.nodes, (x,), step.output, product.run, counts=product.counts)
+            self._place(position, step.nodes, (x,), (step.output,), product.run, counts=product.counts)
             return
         raw = f"\0{step.output}"
         sums = DType.F32 if node.op in FLOAT_PRODUCTS else DType.I32
         self.made.types[raw] = TensorType(sums, out.shape)
-        self._place(position, (node,), (x,), raw, product.run)
+        self._place(position, (node,), (x,), (raw,), product.run)
         if step.store == "bits" and step.threshold is not None and step.flip is not None:
             run = Threshold(self.device, step.threshold, step.flip)
-            self._place(position, step.nodes[1:], (raw,), step.output, run)
+            self._place(position, step.nodes[1:], (raw,), (step.output,), run)
             return
         fma = ChainStep(Code.FMA, Mode.CHANNEL, step.scale, step.bias)
         self.open[step.output] = _OpenChain(raw, [fma], list(step.nodes[1:]), step.output, position)
@@ -206,6 +207,10 @@ class _Builder:
         main = main_input(self.program, self.made.types, node)
         step = step_of(self.program, self.made.types, node, main)
         chain = self.open.get(main)
+        if node.op == "sign" and chain is not None and self.uses[main] > 1 and not chain.signs:
+            chain.signs = node.output  # others read the floats too: they and their signs are made in one pass
+            chain.nodes.append(node)
+            return
         full = chain is not None and len(chain.steps) == MAX_STEPS and step is not None
         if chain is None or self.uses[main] > 1 or full:
             chain = _OpenChain(main, [], [], node.output, position)
@@ -221,13 +226,16 @@ class _Builder:
 
     def _close(self, chain: _OpenChain) -> None:
         values = [step.value for step in chain.steps if step.value]
-        source = self._type(chain.source).dtype
-        run = Chain(self.device, source, chain.steps, self._type(chain.output))
-        self._place(chain.position, chain.nodes, (chain.source, *values), chain.output, run)
+        source, out = self._type(chain.source).dtype, self._type(chain.output)
+        floats = out.dtype is DType.F32
+        bits = bool(chain.signs) or not floats
+        run = Chain(self.device, source, chain.steps, out.shape, floats=floats, bits=bits)
+        outputs = (chain.output, chain.signs) if chain.signs else (chain.output,)
+        self._place(chain.position, chain.nodes, (chain.source, *values), outputs, run)
 
     def _results(self) -> None:
         """What the user gets: a tensor that a stage writes, or a copy of what is a view or packed."""
-        written = {stage.output for stage in self.made.stages}
+        written = {name for stage in self.made.stages for name in stage.outputs}
         for name in self.program.outputs:
             type_ = self._type(name)
             if name in written and type_.dtype is not DType.BITS:
@@ -237,7 +245,7 @@ class _Builder:
             bits = type_.dtype is DType.BITS
             self.made.types[result] = TensorType(DType.I8, type_.shape) if bits else type_
             run = _Unpack(self.device) if bits else Copy(Form.of(type_))
-            self.made.stages.append(Stage("unpack" if bits else "copy", "", (name,), result, run))
+            self.made.stages.append(Stage("unpack" if bits else "copy", "", (name,), (result,), run))
             self.made.results.append(result)
 
 

@@ -93,10 +93,10 @@ class Pool:
         """Bytes of the constants."""
         return 0 if self._flip is None else self._flip.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        target = tensor_of(out)
-        outputs = target.nbytes // 4 if isinstance(out, Bits) else target.numel()
+        target = tensor_of(outs[0])
+        outputs = target.nbytes // 4 if isinstance(outs[0], Bits) else target.numel()
         special = self._flip if self._max else self._padding
         numbers = (outputs, self._channels, *self._numbers)
         launch_over(self._device, self._entry, outputs, tensor_of(inputs[0]), target, special, *numbers)
@@ -111,9 +111,9 @@ class ChannelMean:
         self._device = device
         self._channels = channels
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        target = tensor_of(out)
+        target = tensor_of(outs[0])
         rows = target.numel()
         launch_over(
             self._device, _CHANNEL_MEAN, 32 * rows, tensor_of(inputs[0]), target, rows, self._channels
@@ -144,9 +144,9 @@ class DirectProduct:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], out: Value) -> None:
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        target = tensor_of(out)
+        target = tensor_of(outs[0])
         numbers = (target.numel(), *self._sizes, *self._attrs)
         x = tensor_of(inputs[0])
         launch_over(self._device, self._entry, target.numel(), x, self._weights, target, *numbers)

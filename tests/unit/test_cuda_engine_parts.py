@@ -1,0 +1,217 @@
+"""Parts of the GPU engine that need no kernel: the layout of its arena, graphs by batch size, turns of streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onebit.program import Constant, DType, Node, Program, TensorType
+from onebit.runtime.cuda import replay
+from onebit.runtime.cuda.arena import Lifetime, lay_out
+from onebit.runtime.cuda.elementwise import Code, Mode, step_of
+from onebit.runtime.cuda.floats import FloatConv, FloatGemm, full_precision
+from onebit.runtime.cuda.moves import is_alias
+from onebit.runtime.cuda.replay import MOST_GRAPHS, MOST_SAMPLES, Replays, Turns
+
+GPU = SimpleNamespace(torch_device=torch.device("cuda"))
+CPU = SimpleNamespace(torch_device=torch.device("cpu"))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 600)), min_size=1, max_size=30))
+def test_values_that_live_at_once_do_not_overlap(values: list[tuple[int, int]]) -> None:
+    lifetimes = [Lifetime(str(i), i, i + reach, nbytes) for i, (reach, nbytes) in enumerate(values)]
+    layout = lay_out(lifetimes, 256)
+    places = [(v, layout.offsets[v.name], layout.offsets[v.name] + v.nbytes) for v in lifetimes]
+    for value, begin, end in places:
+        assert begin % 256 == 0
+        assert end <= layout.nbytes
+        for other, other_begin, other_end in places:
+            if other is not value and value.first <= other.last and other.first <= value.last:
+                assert end <= other_begin or other_end <= begin or not (value.nbytes and other.nbytes)
+
+
+def test_a_chain_of_values_takes_the_memory_of_two() -> None:
+    lifetimes = [Lifetime(str(i), i, i + 1, 1024) for i in range(10)]
+    assert lay_out(lifetimes, 256).nbytes == 2048
+
+
+class FakeGraph:
+    """What a graph was captured for, and how often it was replayed."""
+
+    made: list[int] = []  # noqa: RUF012
+
+    def __init__(self, inputs: Any, *_: Any) -> None:
+        FakeGraph.made.append(len(inputs[0]))
+
+    def replay(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    FakeGraph.made = []
+    monkeypatch.setattr(replay, "_Graph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return FakeGraph.made
+
+
+def _run(replays: Replays, batch: int) -> bool:
+    """Run a batch as an engine does; whether it was replayed."""
+    if not replays.wants(batch):
+        return False
+    x = [torch.zeros(batch)]
+    replays.run(batch, x, x, torch.zeros(1), lambda *_: None, lambda: None)
+    return True
+
+
+def test_a_batch_size_is_replayed_from_its_second_run_on(graphs: list[int]) -> None:
+    replays = Replays(GPU)
+    assert [_run(replays, batch) for batch in (1, 1, 2, 1, 2, 2)] == [False, True, False, True, True, True]
+    assert graphs == [1, 2]
+
+
+def test_large_batches_and_the_cpu_are_never_replayed(graphs: list[int]) -> None:
+    assert not any(_run(Replays(GPU), MOST_SAMPLES + 1) for _ in range(3))
+    replays = Replays(CPU)
+    assert not any(_run(replays, 1) for _ in range(3))
+    assert graphs == []
+
+
+def test_the_graph_used_least_recently_is_dropped(graphs: list[int]) -> None:
+    replays = Replays(GPU)
+    sizes = range(1, MOST_GRAPHS + 2)
+    for batch in sizes:
+        _run(replays, batch)
+        _run(replays, batch)
+    assert graphs == list(sizes)
+    _run(replays, 2)
+    assert graphs == list(sizes), "2 was still there"
+    _run(replays, 1)
+    assert graphs == [*sizes, 1]
+
+
+def test_within_the_users_capture_nothing_is_replayed(
+    graphs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = Replays(GPU)
+    _run(replays, 1)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert replays.capturing()
+    assert not _run(replays, 1)
+
+
+class FakeStream:
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self._log = name, log
+
+    def wait_event(self, event: Any) -> None:
+        self._log.append(f"{self.name} waits for {event.stream}")
+
+
+class FakeEvent:
+    stream = ""
+
+    def record(self, stream: FakeStream) -> None:
+        self.stream = stream.name
+
+
+def test_a_run_on_another_stream_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    first, second = FakeStream("first", log), FakeStream("second", log)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    turns = Turns(GPU)
+    for stream in (first, first, second, second, first):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _, now=stream: now)
+        with turns.take(None):
+            pass
+    assert log == ["second waits for first", "first waits for second"]
+
+
+@contextmanager
+def _precision(matmul: str, conv: str) -> Iterator[Any]:
+    backends: Any = torch.backends
+    before = backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
+    backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = matmul, conv
+    try:
+        yield backends
+    finally:
+        backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = before
+
+
+def test_float_products_ask_for_full_precision_and_put_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def spied(function: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            backends: Any = torch.backends
+            seen.append((backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision))
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(torch, "mm", spied(torch.mm))
+    monkeypatch.setattr(torch.nn.functional, "conv2d", spied(torch.nn.functional.conv2d))
+    w = Constant(TensorType(DType.F32, (2, 1, 1, 3)), np.ones((2, 1, 1, 3), np.float32))
+    w2 = Constant(TensorType(DType.F32, (2, 3)), np.ones((2, 3), np.float32))
+    program = Program((), (), (), {"w": w, "w2": w2}, {})
+    attrs = {"stride": (1, 1), "padding": (0, 0, 1, 0), "dilation": (1, 1), "groups": 1}
+    with _precision("tf32", "tf32") as backends:
+        FloatGemm(CPU, program, Node("f32_gemm", ("x", "w2"), "y"))([torch.ones(4, 3)], [torch.empty(4, 2)])
+        out = torch.empty(1, 2, 3, 2)
+        FloatConv(CPU, program, Node("f32_conv2d", ("x", "w"), "y", attrs))([torch.ones(1, 2, 2, 3)], [out])
+        assert seen == [("ieee", "ieee")] * 2
+        assert (backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision) == ("tf32", "tf32")
+        with pytest.raises(ZeroDivisionError), full_precision():
+            raise ZeroDivisionError
+        assert backends.cuda.matmul.fp32_precision == "tf32"
+    assert out[0, :, 0].eq(0).all()
+    assert out[0, :, 1:].eq(3).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode"),
+    [
+        ((), Mode.NUMBER),
+        ((1, 1), Mode.NUMBER),
+        ((5,), Mode.CHANNEL),
+        ((1, 1, 5), Mode.CHANNEL),
+        ((3, 1), Mode.SAMPLE),
+    ],
+)
+def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: Mode) -> None:
+    c = Constant(TensorType(DType.F32, shape), np.zeros(shape, np.float32))
+    image = TensorType(DType.F32, (2, 3, 5))
+    program = Program(("x",), ("y",), (), {"c": c}, {"x": image, "y": image})
+    for names, code in ((("x", "c"), Code.SUBTRACT), (("c", "x"), Code.SUBTRACT_FROM)):
+        step = step_of(program, program.values, Node("sub", names, "y"), "x")
+        assert step is not None
+        assert (step.code, step.mode) == (code, mode)
+        assert step.a is not None
+        assert step.a.size == {Mode.NUMBER: 1, Mode.CHANNEL: 5, Mode.SAMPLE: 30}[mode]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x", "out", "alias"),
+    [
+        (DType.F32, (2, 3), (6,), True),
+        (DType.BITS, (2, 3), (6,), False),
+        (DType.BITS, (2, 3, 31), (6, 31), True),
+        (DType.BITS, (2, 2, 128), (512,), True),
+        (DType.BITS, (2, 2, 64), (256,), False),
+        (DType.BITS, (256,), (2, 128), True),
+    ],
+)
+def test_a_reshape_is_a_view_where_no_padding_moves(
+    dtype: DType, x: tuple[int, ...], out: tuple[int, ...], alias: bool
+) -> None:
+    assert is_alias(TensorType(dtype, x), TensorType(dtype, out)) is alias
