@@ -65,9 +65,10 @@ def load_teacher(
         model = load_model(distill.teacher)
     else:
         model = _from_file(distill, input_shape, classes)
+    teacher = Teacher(model.to(device), distill)
     try:
-        sample = torch.zeros_like(models.example_input(model))
-        got = tuple(model(sample).shape[1:])
+        sample = torch.zeros_like(models.example_input(model)).to(device)
+        got = tuple(teacher.scores(sample).shape[1:])
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise TrainError(f"distill.teacher = {distill.teacher!r} cannot be run: {error}") from error
     if tuple(sample.shape[1:]) != tuple(input_shape) or got != (classes,):
@@ -75,7 +76,7 @@ def load_teacher(
             f"distill.teacher = {distill.teacher!r} turns {tuple(sample.shape[1:])} into {got} scores;"
             f" this data set needs {tuple(input_shape)} into {(classes,)}"
         )
-    return Teacher(model.to(device), distill)
+    return teacher
 
 
 def _from_file(distill: DistillRecipe, input_shape: tuple[int, ...], classes: int) -> nn.Module:
