@@ -7,10 +7,14 @@ float network does not bring along have to be seen to.
 put in the place of a float one there would receive nothing at all. XNOR-Net (arXiv 1603.05279, section 3.2)
 puts a BatchNorm before the sign, so that the sign asks whether a channel is above its own mean. So does
 `norm="batch"`: a layer with a binarized input gets a BatchNorm in front unless it stands directly behind a
-normalization that centres. And XNOR-Net's order, BatchNorm → sign → convolution → pool, has no ReLU between
-two binary layers: its derivative would keep the gradient from every unit below 0, which a sign needs.
-`reorder=True` leaves it out where nothing else can see its output: in an nn.Sequential, with only pools,
-dropouts, flattening or a BatchNorm between it and the next layer that is made binary.
+normalization that centres. The ReLU stays: trained weights expect large and small numbers behind it, and with
+it the sign says "large", where without it it would say "above average, be it large or below 0".
+
+XNOR-Net's own order, BatchNorm → sign → convolution → pool, has no ReLU between two binary layers, whose
+derivative keeps the gradient from every unit below 0. `reorder=True` leaves it out where nothing else can see
+its output: in an nn.Sequential, with only pools, dropouts, flattening or a BatchNorm between it and the next
+layer that is made binary. That is farther from the float network, and was behind in our short fine-tunings
+(docs/binarize.md); in a long training it has the better gradient.
 
 **BatchNorm's statistics.** They are those of the float network, and of the new BatchNorms mean 0 and variance
 1: call `reestimate_batch_norm_(model, batches)` before anything else.
@@ -73,7 +77,7 @@ def binarize(
     weight_scale: WeightScale | None = "channel_mean",
     input_scale: InputScale | None = None,
     norm: Norm | None = "batch",
-    reorder: bool = True,
+    reorder: bool = False,
     skip: Skip = (),
     keep_ends: bool = True,
     least_terms: int = 64,
@@ -100,7 +104,7 @@ def binarize(
         there is no scale. Grouped convolutions get no K.
     norm: "batch", or None: no layer gets a BatchNorm in front. Nothing gets one with inputs=None.
     reorder: leave out a ReLU between two layers of an nn.Sequential of which the second is made binary, its
-        input too.
+        input too: XNOR-Net's order.
     skip: what to leave real: names or glob patterns of modules ("layer4.*"; naming a module that has
         children covers them), classes, functions (name, module) -> bool, or several of these.
     keep_ends: leave the first and the last product layer real, as the papers do; an embedding counts as one.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from onebit.nn.binary_layer import BinaryLayer
 
@@ -114,7 +115,7 @@ def weigh(modules: Iterable[nn.Module], seen: set[int] | None = None) -> tuple[i
     for module in modules:
         binary = isinstance(module, BinaryLayer) and module.weight_quantizer is not None
         for name, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in seen:
+            if parameter is None or is_lazy(parameter) or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             width, numbers = 8 * parameter.element_size(), parameter.numel()

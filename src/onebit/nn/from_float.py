@@ -8,12 +8,11 @@ weight_scale="channel_mean", the mean of their magnitudes. So
    whose weights all lean to one side is no constant. Only where the input is binarized: a ±1 input
    is near zero mean, so that little is lost; a real input behind a ReLU is not, and centring would take its
    mean out of every sum. Nor in a depthwise convolution, where a mean of one weight is the weight.
-2. kept in scale where α is computed from them: α·sign(W) with α = mean |W| is the nearest one-bit filter to W
-   (arXiv 1603.05279, eq. 6), and only at that scale.
-3. otherwise (no α, or α a parameter of its own, which then starts at mean |W|) scaled as a whole so that the
-   layer's mean |W| is 1/2, that of the papers' start U(−1, 1): a trained weight of 0.01 would flip at the
-   first step of an optimizer whose rate is made for latent weights in [−1, 1].
-4. clamped to [−1, 1], the window in which the STE passes gradients.
+2. kept in scale: α·sign(W) with α = mean |W| is the nearest one-bit filter to W (arXiv 1603.05279, eq. 6),
+   and only at that scale; a learned scale starts there. A trained weight is small, 0.01 to 0.1, and so is the
+   way to its flip: fine-tune with the rates of the float network, not with those of latent weights drawn from
+   U(−1, 1).
+3. clamped to [−1, 1], the window in which the STE passes gradients.
 """
 
 from __future__ import annotations
@@ -57,9 +56,6 @@ def load_latent_(layer: BinaryLayer, weight: Tensor) -> None:
             latent = latent - latent.mean(dim=1, keepdim=True)
         if layer.scale is not None:
             layer.scale.copy_(channel_mean(latent))
-        if layer.weight_scale in (None, "learned"):
-            mean = latent.abs().mean()
-            latent = latent * (0.5 / mean) if mean > 0 else latent
         latent = latent.clamp(-1.0, 1.0)
     layer.weight.copy_(latent)
 
