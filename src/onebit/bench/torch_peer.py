@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Peer = Callable[..., npt.NDArray[Any]]
-_PER_CHANNEL = ("scale", "shift", "slope")
+PER_CHANNEL = ("scale", "shift", "slope")
 
 
 def torch_peer(network: FloatNetwork, *, channels_last: bool = False) -> Peer:
@@ -21,7 +21,7 @@ def torch_peer(network: FloatNetwork, *, channels_last: bool = False) -> Peer:
     import torch
 
     def tensor(op: FloatOp, name: str, array: npt.NDArray[Any]) -> torch.Tensor:
-        if name in _PER_CHANNEL:
+        if name in PER_CHANNEL:
             array = spread(array, op, network.shapes)
         made = torch.tensor(array)  # a copy: PyTorch warns of arrays that cannot be written
         last = channels_last and made.dim() == 4
@@ -38,7 +38,7 @@ def torch_peer(network: FloatNetwork, *, channels_last: bool = False) -> Peer:
         with torch.inference_mode():
             values = {name: start(a) for name, a in zip(network.inputs, arrays, strict=True)}
             for op, tensors in steps:
-                values[op.output] = _apply(op, tensors, [values[name] for name in op.inputs])
+                values[op.output] = apply_op(op, tensors, [values[name] for name in op.inputs])
             result: npt.NDArray[Any] = values[network.outputs[0]].numpy()
             return result
 
@@ -53,7 +53,8 @@ def torch_peers(network: FloatNetwork) -> dict[str, Peer]:
     return peers
 
 
-def _apply(op: FloatOp, own: dict[str, torch.Tensor], values: list[torch.Tensor]) -> torch.Tensor:
+def apply_op(op: FloatOp, own: dict[str, torch.Tensor], values: list[torch.Tensor]) -> torch.Tensor:
+    """What an op makes of `values`; `own` are its arrays as tensors, those of PER_CHANNEL spread."""
     import torch
     from torch.nn import functional
 

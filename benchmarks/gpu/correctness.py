@@ -1,0 +1,162 @@
+"""Every kernel family against integer or float64 references, on fresh random inputs of random shapes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebit.runtime.cuda import binary_gemm
+from onebit.runtime.cuda.binary_gemm import BinaryGemm
+from onebit.runtime.cuda.engine import CudaEngine
+from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.packing import Bits, pack, row_bytes
+from setup import ROOT, Setup
+
+
+def words(signs: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Rows of ±1 as a Program packs them: uint32 [rows, ⌈K/32⌉]."""
+    positive = (signs > 0).cpu().numpy()
+    padded = np.zeros((positive.shape[0], -(-positive.shape[1] // 32) * 32), np.uint8)
+    padded[:, : positive.shape[1]] = positive
+    return np.packbits(padded, axis=1, bitorder="little").view("<u4")
+
+
+def unpacked(bits: Bits) -> torch.Tensor:
+    """The bits of packed rows, padding included: int8 0 or 1 [rows, 8·row bytes]."""
+    shifts = torch.arange(8, device=bits.data.device, dtype=torch.uint8)
+    return (bits.data.unsqueeze(-1) >> shifts & 1).flatten(1).to(torch.int8)
+
+
+def products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a · bᵀ of ±1 in float64, which is exact: int64 [M, N]."""
+    return (a.double() @ b.double().T).long()
+
+
+def random_epilogue(setup: Setup, columns: int, k: int) -> Epilogue:
+    """One of the three, with thresholds that are always, never and sometimes reached."""
+    kind = int(setup.rng.integers(3))
+    if kind == 0:
+        return Raw()
+    if kind == 1:
+        scale, bias = setup.rng.normal(size=(2, columns)).astype(np.float32)
+        return ScaleBias(scale, bias)
+    spread = max(1, int(2 * k**0.5))
+    thresholds = setup.rng.integers(-spread, spread + 1, columns).astype(np.int32)
+    thresholds[setup.rng.random(columns) < 0.05] = -(2**31)
+    thresholds[setup.rng.random(columns) < 0.05] = 2**31 - 1
+    flips = setup.rng.integers(0, 2, (1, columns))
+    return Threshold(thresholds, words(torch.from_numpy(2 * flips - 1))[0])
+
+
+def wrong(epilogue: Epilogue, out: torch.Tensor | Bits, sums: torch.Tensor) -> str:
+    """What is wrong with the output for these exact sums; empty if nothing."""
+    if isinstance(epilogue, Threshold):
+        assert isinstance(out, Bits)
+        columns = sums.shape[1]
+        thresholds = torch.from_numpy(epilogue.thresholds).to(sums.device)
+        flips = np.unpackbits(epilogue.flip.view(np.uint8), bitorder="little")[:columns]
+        expected = (sums >= thresholds) ^ torch.from_numpy(flips).bool().to(sums.device)
+        bits = unpacked(out)
+        if not torch.equal(bits[:, :columns].bool(), expected):
+            return f"{int((bits[:, :columns].bool() != expected).sum())} bits differ"
+        if bits[:, columns:].any():
+            return "padding bits are set"
+        if out.sums is not None and not torch.equal(out.sums.long(), bits.sum(1, dtype=torch.int64)):
+            return "the sums of the output's rows are wrong"
+        return ""
+    assert isinstance(out, torch.Tensor)
+    if isinstance(epilogue, ScaleBias):
+        scale, bias = (torch.from_numpy(x).to(sums.device).double() for x in (epilogue.scale, epilogue.bias))
+        # In float64 the product is exact and the sum all but exact: rounded to float32 it is the fma's result, but
+        # where it lies between two floats.
+        expected = (sums.double() * scale + bias).float()
+        near = (out - expected).abs() <= torch.finfo(torch.float32).eps * expected.abs()
+        return "" if bool(near.all()) else "floats differ by more than the last bit"
+    return "" if torch.equal(out.long(), sums) else f"{int((out.long() != sums).sum())} sums differ"
+
+
+def check_products(setup: Setup, cases: int, most: tuple[int, int, int]) -> None:
+    """Each variant of the binary product on random shapes, packed by the kernel that packs."""
+    capability = setup.device.capability
+    variants = [*binary_gemm.FEW_ROWS, binary_gemm.POPC]
+    variants += binary_gemm.MMA if capability >= (8, 0) else ()
+    variants += binary_gemm.WGMMA if capability == (9, 0) else ()
+    for variant in variants:
+        failures, ran = [], 0
+        for _ in range(cases):
+            setup.left()
+            m, n, k = (int(setup.rng.integers(1, limit + 1)) for limit in most)
+            m = min(m, variant.tile_rows) if variant.kernel == "few_rows" else m
+            a, b = setup.signs(m, k), setup.signs(n, k)
+            epilogue = random_epilogue(setup, n, k)
+            gemm = BinaryGemm(setup.device, words(b), k, epilogue, variant)
+            out = gemm(pack(setup.device, a), gemm.empty_output(m, sums=True))
+            problem = wrong(epilogue, out, products(a, b))
+            failures += [f"{m}×{n}×{k} {type(epilogue).__name__}: {problem}"] if problem else []
+            ran += 1
+        name = f"{variant.kernel} {' '.join(str(value) for _, value in variant.macros)}".strip()
+        note = f"{ran} shapes {failures[:3] or ''}"
+        setup.record.check(f"binary product {name}", not failures and ran == cases, note)
+
+
+def check_packing(setup: Setup) -> None:
+    """Packing of each type, and the count of ones."""
+    failures = []
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool):
+        for columns in (1, 31, 33, setup.size(5000, 300)):
+            x = torch.randn(setup.size(300, 20), columns, generator=setup.generator, device=setup.where)
+            x = x > 0 if dtype is torch.bool else (3 * x).to(dtype)
+            x = torch.where(x == 0, -x, x) if dtype.is_floating_point else x  # −0.0 is +1 as well
+            bits = pack(setup.device, x)
+            expected = torch.zeros(x.shape[0], 8 * row_bytes(columns), dtype=torch.int8, device=setup.where)
+            expected[:, :columns] = x if dtype is torch.bool else x >= 0
+            assert bits.sums is not None
+            if not torch.equal(unpacked(bits), expected) or not torch.equal(bits.sums, expected.sum(1).int()):
+                failures.append(f"{dtype} {columns}")
+    setup.record.check("packing", not failures, ", ".join(failures))
+
+
+def run_products(setup: Setup) -> None:
+    """The section `exact`."""
+    check_packing(setup)
+    check_products(setup, setup.size(20, 1), (40, 40, 300) if setup.dry else (700, 900, 6000))
+
+
+def run_programs(setup: Setup) -> None:
+    """The section `programs`: whole Programs, with every op, against the reference executor."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from parity.agreement_engine import compare
+    from parity.random_images import ImageMaker
+    from parity.random_programs import ProgramMaker
+
+    for kind in (ProgramMaker, ImageMaker):
+        failures: list[str] = []
+        ops: set[str] = set()
+        first = setup.seed * 1000
+        seeds = range(first, first + setup.size(150, 2))
+        ran = 0
+        for seed in seeds:
+            if setup.left() < 2:
+                break
+            maker = kind(seed)
+            program = maker.make(ops=10)
+            batch = 1 + seed % 5
+            try:
+                with CudaEngine(program, device=setup.device) as engine:
+                    compare(program, engine, maker.feed(batch), f"seed {seed}, batch {batch}")
+            except AssertionError as error:
+                failures.append(str(error).splitlines()[0])
+            ran += 1
+            ops |= {node.op for node in program.nodes}
+        note = f"{ran} of {len(seeds)}, {len(ops)} ops {failures[:3] or ''}"
+        setup.record.check(f"random programs, {kind.__name__}", not failures and ran > 0, note)
+
+
+def run_small(setup: Setup) -> None:
+    """The section `small`, for compute-sanitizer: every variant on small shapes, and a few Programs."""
+    check_packing(setup)
+    check_products(setup, 2, (150, 300, 1500))
+    run_programs(setup)
