@@ -25,9 +25,12 @@
  * blocks makes it 32. Four stages are 192 KiB of the 227.
  *
  * Storing a tile takes a consumer on the order of 1,000 cycles, in which it multiplies nothing. If the other
- * one is about two steps behind, that one has the tensor cores to itself meanwhile, and then the other way
- * round: such a lead keeps itself up from tile to tile, but does not arise by itself, so the first tile makes
- * it.
+ * one is some steps behind, that one has the tensor cores to itself meanwhile (512 cycles a step), and then
+ * the other way round: such a lead keeps itself up from tile to tile, but does not arise by itself, so the
+ * first tile makes it. Two steps would hide a store whole, but what lies between leader and follower cannot
+ * be refilled: of four stages a lead of two and the step and a half that each has in hand leave half a step
+ * for TMA to arrive, a lead of one leaves one and a half, some 1,500 cycles. So one; STAGES and LEAD are to
+ * be tried on a GPU.
  *
  * Each stage has two barriers. `full`: the block's producer arrives and names the bytes, TMA brings them, B
  * from both producers of the cluster. `empty`: each warp of every consumer of the cluster arrives, because

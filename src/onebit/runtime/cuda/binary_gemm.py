@@ -59,7 +59,8 @@ class Variant:
         return Entry(f"binary_gemm/{self.kernel}.cu", f"binary_gemm_{self.kernel}", defines, self.targets)
 
 
-def _wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, rate: float) -> Variant:
+def wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, rate: float) -> Variant:
+    """A variant of wgmma.cu; its macros are explained there."""
     macros = {
         "CONSUMERS": consumers,
         "TILE_COLUMNS": columns,
@@ -81,7 +82,8 @@ def _wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, r
     )
 
 
-def _mma(down: int, across: int, fragments: int, stages: int, blocks: int, rate: float) -> Variant:
+def mma(down: int, across: int, fragments: int, stages: int, blocks: int, rate: float) -> Variant:
+    """A variant of mma.cu; its macros are explained there."""
     macros = {"WARPS_DOWN": down, "WARPS_ACROSS": across, "FRAGMENTS": fragments, "STAGES": stages}
     rows, columns = 16 * fragments * down, 64 * across
     return Variant(
@@ -98,13 +100,13 @@ def _mma(down: int, across: int, fragments: int, stages: int, blocks: int, rate:
 
 
 WGMMA = (
-    _wgmma(consumers=2, columns=256, stages=4, cluster=2, lead=2, rate=0.85),
-    _wgmma(consumers=2, columns=128, stages=6, cluster=1, lead=2, rate=0.65),
-    _wgmma(consumers=1, columns=64, stages=8, cluster=1, lead=0, rate=0.35),
+    wgmma(consumers=2, columns=256, stages=4, cluster=2, lead=1, rate=0.85),
+    wgmma(consumers=2, columns=128, stages=6, cluster=1, lead=2, rate=0.65),
+    wgmma(consumers=1, columns=64, stages=8, cluster=1, lead=0, rate=0.35),
 )
 MMA = (
-    _mma(down=2, across=4, fragments=4, stages=4, blocks=1, rate=0.7),
-    _mma(down=2, across=2, fragments=2, stages=4, blocks=2, rate=0.45),
+    mma(down=2, across=4, fragments=4, stages=4, blocks=1, rate=0.7),
+    mma(down=2, across=2, fragments=2, stages=4, blocks=2, rate=0.45),
 )
 POPC = Variant("popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, blocks=3)
 FEW_ROWS = tuple(
