@@ -1,4 +1,4 @@
-"""Parts of the GPU engine that need no kernel: the layout of its arena, graphs by batch size, turns of streams."""
+"""Parts of the GPU engine that need no kernel: arena, graphs by batch size, turns of streams, constants."""
 
 from __future__ import annotations
 

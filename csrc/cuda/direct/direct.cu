@@ -1,16 +1,16 @@
 /* Products of one-bit weights by the definition: a thread an output. For shapes that no fast kernel takes.
  *
  * x [batch, height, width, channels] (packed bits, uint8 or float32), w packed bits [n, kernel_h, kernel_w,
- * channels / groups] with words() words a row, as in a Program → out [batch, out_h, out_w, n], int32 or float32.
- * A matrix product is the convolution of a batch of images of one pixel.
+ * channels / groups] with words() words a row, as in a Program → out [batch, out_h, out_w, n], int32 or
+ * float32. A matrix product is the convolution of a batch of images of one pixel.
  *
  *   bits   Σ w·x over ±1; a tap outside adds padding_value·w
  *   uint8  Σ w·(multiplier·x + offset) over the taps inside
  *   float  Σ w·x over the taps inside, one float32 sum in the order of the taps
  *
  * Macro: INPUT 0 bits, 1 uint8, 2 float32.
- * Launch: 256 threads, no shared memory, any number of blocks. Range: outputs below 2^31; the Program's rule keeps
- * integer sums within int32. */
+ * Launch: 256 threads, no shared memory, any number of blocks. Range: outputs below 2^31; the Program's rule
+ * keeps integer sums within int32. */
 #include "cuda/base/bits.cuh"
 
 #if INPUT == 0
@@ -43,8 +43,8 @@ __device__ __forceinline__ u32 mask_of(int bits) {
 #endif
 
 /* Adds what one tap inside the image gives: `count` channels from `first` on. */
-__device__ __forceinline__ Sum add_tap(Sum sum, const Element *pixel, const u32 *weights, int first, int count,
-                                       int channels, int multiplier, int offset) {
+__device__ __forceinline__ Sum add_tap(Sum sum, const Element *pixel, const u32 *weights, int first,
+                                       int count, int channels, int multiplier, int offset) {
 #if INPUT == 0
     for (int c = 0; c < count; c += 32) {
         const u32 mask = mask_of(count - c);
@@ -68,9 +68,10 @@ __device__ __forceinline__ Sum add_tap(Sum sum, const Element *pixel, const u32 
 } // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
-    direct(const Element *x, const u32 *weights, Sum *out, int outputs, int height, int width, int channels, int n,
-           int groups, int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h, int dilation_w, int top,
-           int left, int out_h, int out_w, int padding_value, int multiplier, int offset) {
+    direct(const Element *x, const u32 *weights, Sum *out, int outputs, int height, int width, int channels,
+           int n, int groups, int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h,
+           int dilation_w, int top, int left, int out_h, int out_w, int padding_value, int multiplier,
+           int offset) {
     const int count = channels / groups;
     const int words = ceil_div(count, 32);
     const int pixel_elements = INPUT == 0 ? padded_words(channels) : channels;

@@ -14,7 +14,8 @@ extern "C" __global__ void __launch_bounds__(256)
         const int at = w - row * stride;
         const int channel = at * 32 + lane_id();
         const bool inside = channel < channels;
-        const u32 word = __ballot_sync(0xFFFFFFFFu, inside && in[row * channels + channel] >= thresholds[channel]);
+        const u32 word =
+            __ballot_sync(0xFFFFFFFFu, inside && in[row * channels + channel] >= thresholds[channel]);
         if (lane_id() == 0) /* flip has words(channels) words */
             out[w] = at * 32 < channels ? word ^ flip[at] : 0;
     }
@@ -32,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-/* in [rows, channels] of -1 and +1 → out [rows, padded_words(channels)]; anything else among them sets *wrong. */
+/* in [rows, channels] of -1 and +1 → out [rows, padded_words(channels)]; anything else among them sets
+ * *wrong. */
 extern "C" __global__ void __launch_bounds__(256)
     pack(const signed char *in, u32 *out, int *wrong, int rows, int channels) {
     const u32 stride = padded_words(channels);

@@ -1,10 +1,10 @@
-/* A chain of elementwise ops in one pass: numbers are read once, go through every step in registers, and are stored
- * once: as float32, as packed bits by their signs, or as both.
+/* A chain of elementwise ops in one pass: numbers are read once, go through every step in registers, and are
+ * stored once: as float32, as packed bits by their signs, or as both.
  *
- * Memory is the limit: a float read and one written are 8 bytes, in whose time an SM has some 40 instructions for an
- * element. So the steps are data, not code: all threads take the same branches, the chain, a kernel parameter, is
- * read from the constant bank, and a thread takes four neighbouring channels where their number allows it, which
- * shares indices and branches among them.
+ * Memory is the limit: a float read and one written are 8 bytes, in whose time an SM has some 40 instructions
+ * for an element. So the steps are data, not code: all threads take the same branches, the chain, a kernel
+ * parameter, is read from the constant bank, and a thread takes four neighbouring channels where their number
+ * allows it, which shares indices and branches among them.
  *
  * Macros: TARGET 0 float32 [rows, channels], 1 packed bits [rows, padded_words(channels)], 2 both.
  *         WIDTH 4 if channels is a multiple of 4, else 1: elements a thread takes at a time.
@@ -16,8 +16,8 @@ enum Source { F32, I32, U8, BITS }; /* bits count as -1 and +1 */
 
 enum Code { FMA, ADD, SUBTRACT, SUBTRACT_FROM, MULTIPLY, DIVIDE, DIVIDE_INTO, ABS, RELU, PRELU, CLAMP };
 
-/* Where the operand of an element comes from: one number, one a channel, one an element, one an element of a sample
- * (the same for every sample), one a row. */
+/* Where the operand of an element comes from: one number, one a channel, one an element, one an element of a
+ * sample (the same for every sample), one a row. */
 enum Mode { NUMBER, CHANNEL, ELEMENT, SAMPLE, ROW };
 
 struct Step {

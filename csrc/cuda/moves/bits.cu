@@ -1,7 +1,9 @@
-/* Moves of packed bits that cross words. (Moves of whole words, and of other types, are copies that PyTorch makes.)
+/* Moves of packed bits that cross words. (Moves of whole words, and of other types, are copies that PyTorch
+ * makes.)
  *
- * Each word of the output is made by a warp, a bit a lane: the lane finds where its bit comes from. No macros.
- * Launch: 256 threads, no shared memory, any number of blocks. Range: 32·words of input and output below 2^31. */
+ * Each word of the output is made by a warp, a bit a lane: the lane finds where its bit comes from. No
+ * macros. Launch: 256 threads, no shared memory, any number of blocks. Range: 32·words of input and output
+ * below 2^31. */
 #include "cuda/base/bits.cuh"
 
 namespace {
@@ -37,11 +39,12 @@ extern "C" __global__ void __launch_bounds__(256)
     });
 }
 
-/* Axes in another order. `axes` holds, for each axis of the output from the last to the first (below the batch), its
- * size and how far a step along it goes in the input, counted in bits of one sample as if there were no padding.
- * A sample has `sample` bits, in_channels of them a row of the input. */
+/* Axes in another order. `axes` holds, for each axis of the output from the last to the first (below the
+ * batch), its size and how far a step along it goes in the input, counted in bits of one sample as if there
+ * were no padding. A sample has `sample` bits, in_channels of them a row of the input. */
 extern "C" __global__ void __launch_bounds__(256)
-    permute(const u32 *in, u32 *out, const int *axes, int rank, int rows, int channels, int in_channels, int sample) {
+    permute(const u32 *in, u32 *out, const int *axes, int rank, int rows, int channels, int in_channels,
+            int sample) {
     const int stride = padded_words(in_channels);
     make_words(out, rows, channels, [=](int row, int channel) {
         const int i = row * channels + channel;
@@ -57,9 +60,9 @@ extern "C" __global__ void __launch_bounds__(256)
     });
 }
 
-/* Puts in [rows, in_channels] into out [rows, channels], the channels from `first` on, and leaves the other bits.
- * A word that two parts share is made by two launches, so the parts must come one after another from the first; the
- * first clears the rows to their end. */
+/* Puts in [rows, in_channels] into out [rows, channels], the channels from `first` on, and leaves the other
+ * bits. A word that two parts share is made by two launches, so the parts must come one after another from
+ * the first; the first clears the rows to their end. */
 extern "C" __global__ void __launch_bounds__(256)
     place(const u32 *in, u32 *out, int rows, int channels, int in_channels, int first) {
     const u32 stride = padded_words(channels);
@@ -71,8 +74,8 @@ extern "C" __global__ void __launch_bounds__(256)
         const int row = w / count;
         const u32 at = row * stride + begin + (w - row * count);
         const int channel = (begin + (w - row * count)) * 32 + lane_id() - first;
-        u32 word = __ballot_sync(0xFFFFFFFFu,
-                                 channel >= 0 && channel < in_channels && bit_at(in, row, from_stride, channel));
+        u32 word = __ballot_sync(0xFFFFFFFFu, channel >= 0 && channel < in_channels &&
+                                                  bit_at(in, row, from_stride, channel));
         if (lane_id() == 0) {
             if (first % 32 != 0 && w - row * count == 0)
                 word |= out[at];

@@ -1,11 +1,12 @@
-/* Pools: the largest or the mean of the taps of a window that lie inside the image, and the mean over channels.
+/* Pools: the largest or the mean of the taps of a window that lie inside the image, and the mean over
+ * channels.
  *
- * Images are [batch, height, width, channels]. Output (o, q) reads rows o·stride_h + i·dilation_h − top, i below
- * kernel_h, and columns likewise; each window has a tap inside (the Program's rule).
+ * Images are [batch, height, width, channels]. Output (o, q) reads rows o·stride_h + i·dilation_h − top, i
+ * below kernel_h, and columns likewise; each window has a tap inside (the Program's rule).
  *
- * Macro of max_pool: TYPE 0 float32, 1 int32, 2 uint8, 3 words of packed bits (`channels` counts words, the largest
- * is their OR, and flip, if not null, is xored afterwards).
- * Launch: 256 threads, no shared memory, any number of blocks. Range: elements of the output below 2^31. */
+ * Macro of max_pool: TYPE 0 float32, 1 int32, 2 uint8, 3 words of packed bits (`channels` counts words, the
+ * largest is their OR, and flip, if not null, is xored afterwards). Launch: 256 threads, no shared memory,
+ * any number of blocks. Range: elements of the output below 2^31. */
 #include "cuda/base/bits.cuh"
 
 struct Window {
@@ -34,9 +35,9 @@ struct Taps {
     }
 };
 
-/* Calls visit(index of the tap's first channel in units of pixels) for each tap inside; returns their number. */
-template <class Visit>
-__device__ __forceinline__ int visit_taps(const Window &w, int pixel, Visit visit) {
+/* Calls visit(index of the tap's first channel in units of pixels) for each tap inside; returns their number.
+ */
+template <class Visit> __device__ __forceinline__ int visit_taps(const Window &w, int pixel, Visit visit) {
     const int image = pixel / (w.out_h * w.out_w);
     const int o = pixel / w.out_w % w.out_h;
     const int q = pixel % w.out_w;
@@ -46,7 +47,8 @@ __device__ __forceinline__ int visit_taps(const Window &w, int pixel, Visit visi
     const Taps columns(column, w.width, w.kernel_w, w.dilation_w);
     for (int i = rows.begin; i < rows.end; i++)
         for (int j = columns.begin; j < columns.end; j++)
-            visit((static_cast<u64>(image) * w.height + row + i * w.dilation_h) * w.width + column + j * w.dilation_w);
+            visit((static_cast<u64>(image) * w.height + row + i * w.dilation_h) * w.width + column +
+                  j * w.dilation_w);
     return (rows.end - rows.begin) * (columns.end - columns.begin);
 }
 
@@ -64,9 +66,9 @@ using Element = u32;
 #endif
 
 extern "C" __global__ void __launch_bounds__(256)
-    max_pool(const Element *x, Element *out, const u32 *flip, int outputs, int channels, int height, int width,
-             int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h, int dilation_w, int top, int left,
-             int out_h, int out_w) {
+    max_pool(const Element *x, Element *out, const u32 *flip, int outputs, int channels, int height,
+             int width, int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h,
+             int dilation_w, int top, int left, int out_h, int out_w) {
     const Window w = {height,     width,      kernel_h, kernel_w, stride_h, stride_w,
                       dilation_h, dilation_w, top,      left,     out_h,    out_w};
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < outputs; i += gridDim.x * blockDim.x) {
@@ -96,9 +98,9 @@ extern "C" __global__ void __launch_bounds__(256)
 
 /* The sum over the taps inside, divided once: by their number, or by kernel_h·kernel_w if include_padding. */
 extern "C" __global__ void __launch_bounds__(256)
-    mean_pool(const float *x, float *out, int include_padding, int outputs, int channels, int height, int width,
-              int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h, int dilation_w, int top, int left,
-              int out_h, int out_w) {
+    mean_pool(const float *x, float *out, int include_padding, int outputs, int channels, int height,
+              int width, int kernel_h, int kernel_w, int stride_h, int stride_w, int dilation_h,
+              int dilation_w, int top, int left, int out_h, int out_w) {
     const Window w = {height,     width,      kernel_h, kernel_w, stride_h, stride_w,
                       dilation_h, dilation_w, top,      left,     out_h,    out_w};
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < outputs; i += gridDim.x * blockDim.x) {
@@ -113,7 +115,8 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 /* x [rows, channels] → out [rows]: a warp sums a row, then divides once. */
-extern "C" __global__ void __launch_bounds__(256) channel_mean(const float *x, float *out, int rows, int channels) {
+extern "C" __global__ void __launch_bounds__(256)
+    channel_mean(const float *x, float *out, int rows, int channels) {
     const int warps = gridDim.x * (blockDim.x / 32);
     for (int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32; row < rows; row += warps) {
         float sum = 0.0f;
