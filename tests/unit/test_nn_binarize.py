@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from onebit.nn import (
     reestimate_batch_norm_,
 )
 from onebit.optim import clip_latent_weights_
+from support import ROOT
 
 
 def signs(x: Tensor) -> Tensor:
@@ -511,3 +513,11 @@ def test_state_dicts_and_compilation() -> None:
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(one.eval()(x), two.eval()(x))
     assert torch.equal(torch.compile(one, backend="aot_eager", fullgraph=True)(x), one(x))
+
+
+def test_the_example_of_the_page_runs_and_prints_its_table() -> None:
+    page = (ROOT / "docs" / "binarize.md").read_text(encoding="utf-8")
+    code, table = re.findall(r"^```(?:python)?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:2]
+    printed: list[str] = []
+    exec(compile(code, "binarize.md", "exec"), {"print": lambda report: printed.append(str(report))})
+    assert table.splitlines() == printed[0].splitlines()

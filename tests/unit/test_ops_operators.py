@@ -143,6 +143,18 @@ def test_binary_matmul(k: int, every_isa: str) -> None:
             assert OPS.binary_matmul(*packed, k).shape == (*lead, 0)
 
 
+def test_float_operands_are_packed_on_the_way(every_isa: str) -> None:
+    a, b = torch.randn(70, 65), OPS.pack_bits(signs(33, 65))
+    a.view(-1)[::3] = -0.0
+    for operand in (a, a.t().contiguous().t(), a[0], a.reshape(2, 35, 65), a[:0]):
+        expected = OPS.binary_matmul(OPS.pack_bits(operand), b, 65, to_float=True)
+        assert torch.equal(OPS.binary_matmul(operand, b, 65, to_float=True), expected)
+    x, w = torch.randn(2, 6, 7, 33), OPS.pack_bits(signs(5, 3, 2, 33))
+    for image in (x, x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1), x.transpose(1, 2)):
+        expected = OPS.binary_conv2d(OPS.pack_bits(image), w, 33)
+        assert torch.equal(OPS.binary_conv2d(image, w, 33), expected)
+
+
 def test_sums_beyond_sixteen_bits() -> None:
     ones = OPS.pack_bits(torch.ones(2, 70_001))
     assert OPS.binary_matmul(ones, ones, 70_001).tolist() == [[70_001, 70_001]] * 2
@@ -320,6 +332,8 @@ def samples() -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         yield OPS.binary_matmul.default, (a, b, 65), epilogue
         yield OPS.binary_conv2d.default, (x, w, 33), {**epilogue, "padding": [1, 1], "padding_value": 1}
     yield OPS.binary_conv2d.default, (x, w, 33), {"channels_first": True, "stride": [2, 1]}
+    yield OPS.binary_matmul.default, (torch.randn(3, 65), b, 65), {"scale": scale}
+    yield OPS.binary_conv2d.default, (torch.randn(2, 33, 6, 5).permute(0, 2, 3, 1), w, 33), {}
     yield OPS.f32_binary_matmul.default, (torch.randn(3, 65), b), {"scale": scale}
     yield OPS.f32_binary_conv2d.default, (torch.randn(2, 6, 5, 33), w), {"dilation": [1, 2], "bias": bias}
 
@@ -347,6 +361,8 @@ def test_a_gradient_is_refused_and_named() -> None:
     calls: list[Callable[[], Tensor]] = [
         lambda: OPS.pack_bits(x),
         lambda: OPS.f32_binary_matmul(x, b),
+        lambda: OPS.binary_matmul(x, b, 40),
+        lambda: OPS.binary_conv2d(x.reshape(1, 3, 1, 40), w, 40),
         lambda: OPS.f32_binary_conv2d(x.reshape(1, 3, 1, 40), w),
         lambda: OPS.binary_matmul(b, b, 40, scale=scale),
         lambda: OPS.binary_conv2d(b.reshape(1, 5, 1, 2), w, 40, scale=scale),
@@ -378,7 +394,11 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]]
     ("binary_matmul", (packed(3, 2), packed(4, 2), 32), {}, ValueError, r"a must have the shape \(any, 1\)"),
     ("binary_matmul", (packed(3, 2), packed(4, 1), 33), {}, ValueError, "b must have"),
     ("binary_matmul", (packed(3, 2), packed(4, 2, 2), 33), {}, ValueError, "b must have"),
-    ("binary_matmul", (torch.zeros(3, 33), packed(4, 2), 33), {}, TypeError, "pack_bits makes such"),
+    ("binary_matmul", (torch.zeros(3, 33).half(), packed(4, 2), 33), {}, TypeError, "pack_bits makes such"),
+    ("binary_matmul", (torch.zeros(3, 34), packed(4, 2), 33), {}, ValueError, r"a must .* \(any, 33\)"),
+    ("binary_matmul", (torch.full((3, 33), math.nan), packed(4, 2), 33), {}, ValueError, "NaN"),
+    ("binary_matmul", (torch.zeros(()), packed(4, 2), 33), {}, ValueError, r"not \(\)"),
+    ("binary_conv2d", (torch.zeros(()), packed(4, 3, 3, 2), 33), {}, ValueError, "x must have"),
     ("binary_matmul", (packed(3, 2).long(), packed(4, 2), 33), {}, TypeError, "torch.int64"),
     (
         "binary_matmul",

@@ -27,7 +27,7 @@ from onebit.ops.operators import (
 )
 from onebit.ops.plain import unpack_bits
 from onebit.runtime import EngineError
-from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Store, pack_sign_planes
+from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, Store, pack_sign_planes
 
 __all__ = [
     "binary_conv2d",
@@ -76,8 +76,9 @@ def binary_matmul(a: Tensor, b: Tensor, k: int, **options: Any) -> Tensor:
     ready = _find(key, b, chosen)
     if ready is None:
         result = matmul_result(a, b, k, chosen)
-        ready = _prepare(key, Matmul(b.shape[0], k), b, chosen, result, axes=1)
-    refuse_gradients("binary_matmul", chosen.scale, chosen.bias)
+        source = Source.SIGNS if a.dtype == torch.float32 else Source.BITS
+        ready = _prepare(key, source, Matmul(b.shape[0], k), b, chosen, result, axes=1)
+    refuse_gradients("binary_matmul", a, chosen.scale, chosen.bias)
     return _run("binary_matmul", ready, a, a.shape[:-1])
 
 
@@ -88,30 +89,35 @@ def f32_binary_matmul(x: Tensor, b: Tensor, **options: Any) -> Tensor:
     ready = _find(key, b, chosen)
     if ready is None:
         result = real_matmul_result(x, b, chosen)
-        ready = _prepare(key, Matmul(b.shape[0], x.shape[-1]), b, chosen, result, axes=1, real=True)
+        ready = _prepare(key, Source.REAL, Matmul(b.shape[0], x.shape[-1]), b, chosen, result, axes=1)
     refuse_gradients("f32_binary_matmul", x, chosen.scale, chosen.bias)
     return _run("f32_binary_matmul", ready, x, x.shape[:-1])
 
 
 def binary_conv2d(x: Tensor, weight: Tensor, channels: int, **options: Any) -> Tensor:
     """See operators.py."""
-    return _conv("binary_conv2d", x, weight, channels, Options(**options))
+    source = Source.BITS
+    if x.dtype == torch.float32:
+        source = Source.SIGNS
+        if not x.is_contiguous() and x.shape[-1:] == (channels,):  # in planes: transposing bits is cheaper
+            source, x = Source.BITS, pack_bits(x)
+    return _conv("binary_conv2d", source, x, weight, channels, Options(**options))
 
 
 def f32_binary_conv2d(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
     """See operators.py."""
     channels = x.shape[-1] if x.ndim else 0
-    return _conv("f32_binary_conv2d", x, weight, channels, Options(to_float=True, **options))
+    return _conv("f32_binary_conv2d", Source.REAL, x, weight, channels, Options(to_float=True, **options))
 
 
-def _conv(op: str, x: Tensor, weight: Tensor, channels: int, options: Options) -> Tensor:
+def _conv(op: str, source: Source, x: Tensor, weight: Tensor, channels: int, options: Options) -> Tensor:
     windows = (*map(tuple, options[:3]), options.groups, options.padding_value)
-    key = (Conv2d, op, channels, windows, x.dtype, x.shape[1:], *_ids(weight, options))
+    key = (Conv2d, source, channels, windows, x.dtype, x.shape[1:], *_ids(weight, options))
     ready = _find(key, weight, options)
     if ready is None:
         result = conv_result(op, x, weight, channels, options)
         shape = _shape(x, weight, channels, options)
-        ready = _prepare(key, shape, weight, options, result, axes=3, real=x.dtype == torch.float32)
+        ready = _prepare(key, source, shape, weight, options, result, axes=3)
     refuse_gradients(op, x, options.scale, options.bias)
     return _run(op, ready, x, x.shape[:1])
 
@@ -167,13 +173,13 @@ def _find(key: tuple[object, ...], weights: Tensor, options: Options) -> _Ready 
 
 def _prepare(
     key: tuple[object, ...],
+    source: Source,
     shape: Matmul | Conv2d,
     weights: Tensor,
     options: Options,
     result: Result,
     *,
     axes: int,
-    real: bool = False,
 ) -> _Ready:
     """Prepare a product; axes: of the result, behind those of the batch. All arguments have been checked."""
     constants = (weights, *options.constants)
@@ -183,7 +189,7 @@ def _prepare(
     try:
         epilogue = Epilogue(store, *addresses)
         first = options.channels_first
-        product = Product(shape, data, epilogue, real=real, channels_first=first) if shape.n else None
+        product = Product(shape, data, epilogue, source=source, channels_first=first) if shape.n else None
     except EngineError as error:
         raise ValueError(f"onebit: the weights or the epilogue: {error}") from None
     # Tensors of inference mode count no versions: nobody could tell whether they still are what was prepared.

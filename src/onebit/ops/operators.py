@@ -6,9 +6,11 @@
     binary_conv2d(x, weight, channels, *, …, epilogue)
                                                 x (B, H, W, words(C)), weight (N, h, w, words(C / groups))
                                                 → (B, H', W', N)
-    f32_binary_matmul(x, b, *, epilogue)        x float32 (..., K) instead of bits
+                                                a and x may be float32 (..., k) and (B, H, W, C) as well: then
+                                                their signs are packed on the way
+    f32_binary_matmul(x, b, *, epilogue)        x float32 (..., K), multiplied as it is
     f32_binary_conv2d(x, weight, *, …, epilogue)
-                                                x float32 (B, H, W, C) instead of bits
+                                                x float32 (B, H, W, C), multiplied as it is
 
 words(k) = ceil(k / 32). Channel c is bit c mod 32 of word c div 32, and the bits beyond k are zero: the
 layout of docs/numerics.md, in int32 because PyTorch computes little with uint32. Images are channels last.
@@ -129,6 +131,14 @@ def _require(op: str, name: str, tensor: Tensor, dtype: torch.dtype, shape: tupl
         raise ValueError(f"onebit::{op}: {name} must have the shape ({sizes}), not {tuple(tensor.shape)}")
 
 
+def _require_operand(op: str, name: str, tensor: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Bits, packed along the last axis of `shape`, or as many float32."""
+    if tensor.dtype == torch.float32:
+        _require(op, name, tensor, torch.float32, shape)
+    else:
+        _require(op, name, tensor, torch.int32, (*shape[:-1], words(shape[-1] or 0)))
+
+
 def _check_device(op: str, *tensors: Tensor | None) -> None:
     devices = {t.device for t in tensors if t is not None}
     if len(devices) > 1:
@@ -176,9 +186,9 @@ def matmul_result(a: Tensor, b: Tensor, k: int, options: Options) -> Result:
     op = "binary_matmul"
     if k < 1:
         raise ValueError(f"onebit::{op}: k is {k}; it must be 1 or more")
-    _require(op, "a", a, torch.int32, (*[None] * (a.ndim - 1), words(k)))
+    _require_operand(op, "a", a, (*[None] * (a.ndim - 1), k))
     _require(op, "b", b, torch.int32, (None, words(k)))
-    refuse_gradients(op, options.scale, options.bias)
+    refuse_gradients(op, a, options.scale, options.bias)
     _check_device(op, a, b, *options.constants)
     return _stored(op, a.shape[:-1], b.shape[0], options)
 
@@ -200,8 +210,10 @@ def conv_result(op: str, x: Tensor, weight: Tensor, channels: int, options: Opti
     real, groups = op.startswith("f32_"), options.groups
     if channels < 1 or groups < 1 or channels % groups:
         raise ValueError(f"onebit::{op}: groups ({groups}) must divide channels ({channels}), both >= 1")
-    last = channels if real else words(channels)
-    _require(op, "x", x, torch.float32 if real else torch.int32, (None, None, None, last))
+    if real:
+        _require(op, "x", x, torch.float32, (None, None, None, channels))
+    else:
+        _require_operand(op, "x", x, (None, None, None, channels))
     _require(op, "weight", weight, torch.int32, (None, None, None, words(channels // groups)))
     if weight.shape[0] % groups:
         raise ValueError(f"onebit::{op}: groups ({groups}) must divide the {weight.shape[0]} outputs")

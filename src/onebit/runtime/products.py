@@ -24,7 +24,7 @@ from onebit.program import words
 from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Conv, Gemm, Library, Window, choose_isa, library
 
-_BITS, _F32 = 0, 3  # onebit_dtype
+_F32 = 3  # onebit_dtype
 _BINARY, _REAL = 0, 2  # onebit_gemm_family and onebit_conv_family: what meets the one-bit weights
 _MAX_MEMORY = 2**64 - 1
 _PAIR = c_uint64 * 2
@@ -36,6 +36,14 @@ class Store(IntEnum):
     I32 = 0
     F32 = 1
     BITS = 2
+
+
+class Source(IntEnum):
+    """What x is: packed bits, float32 whose signs are multiplied, or float32 that is multiplied itself."""
+
+    BITS = 0
+    SIGNS = 1
+    REAL = 2
 
 
 class Epilogue(NamedTuple):
@@ -93,7 +101,7 @@ class Product:
     Args:
         shape: a Matmul or a Conv2d.
         weights: address of the packed weights. They, and what `epilogue` names, are copied.
-        real: x is float32 instead of packed bits.
+        source: what x is; float32 has as many elements as bits stand for.
         channels_first: the result of a convolution is (batch, n, *size) instead of (batch, *size, n); not of
             bits.
 
@@ -107,7 +115,7 @@ class Product:
         weights: int,
         epilogue: Epilogue,
         *,
-        real: bool = False,
+        source: Source = Source.BITS,
         channels_first: bool = False,
     ) -> None:
         self._library = library()
@@ -117,12 +125,14 @@ class Product:
         plan = self._plan.value
         self._library.call("onebit_plan_create", _isa(), _MAX_MEMORY, byref(plan))
         value = c_int32()
-        if real:
-            self._library.call("onebit_plan_input", plan, _F32, *shape.rows(), byref(value))
-        else:
+        if source == Source.BITS:
             self._library.call("onebit_plan_packed_input", plan, *shape.rows(), byref(value))
+        else:
+            self._library.call("onebit_plan_input", plan, _F32, *shape.rows(), byref(value))
+        if source == Source.SIGNS:
+            self._library.call("onebit_plan_sign", plan, value, byref(value))
         call = _gemm(shape) if isinstance(shape, Matmul) else _conv(shape)
-        call.family = _REAL if real else _BINARY
+        call.family = _REAL if source == Source.REAL else _BINARY
         call.input, call.weights = value.value, weights
         keep = _set_epilogue(call, epilogue)
         name = "gemm" if isinstance(shape, Matmul) else "conv"
