@@ -161,9 +161,9 @@ def test_packed_it_takes_samples_and_fits_into_64_kib(tmp_path) -> None:
     program.save(tmp_path / "words.onebit")
     summary = summarize(program)
     assert (tmp_path / "words.onebit").stat().st_size == summary.file_bytes < 64 * 1024
-    # 98 frames · 120·96·5 + 49 · 96·128·5 + 24 · 128·128·5, behind 993 · 40·64, before 1,280
-    assert summary.macs_1bit == 5_644_800 + 3_010_560 + 1_966_080
-    assert summary.macs_other == 2_542_080 + 1_280
+    # 81 frames · 120·96·5 + 40 · 96·128·5 + 20 · 128·128·5, behind 497 · 40·64, before 1,280
+    assert summary.macs_1bit == 4_665_600 + 2_457_600 + 1_638_400
+    assert summary.macs_other == 1_272_320 + 1_280
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_packed_it_takes_samples_and_fits_into_64_kib(tmp_path) -> None:
     [
         ({"input_shape": (2, 8000)}, r"input_shape must be \(1, samples\); got \(2, 8000\)"),
         ({"input_shape": (1, 28, 28)}, r"\(1, samples\)"),
-        ({"hop": 44}, "hop must be a multiple of stride; got hop=44, stride=8"),
+        ({"hop": 44}, "hop must be a multiple of stride; got hop=44, stride=16"),
         ({"kernel_size": 4}, "kernel_size must be odd; got 4"),
         ({"shift": -1}, "shift must be at least 0; got -1"),
         ({"hidden": (33, 0)}, r"hidden must be a sequence of positive integers; got \(33, 0\)"),
@@ -185,9 +185,9 @@ def test_bad_options_are_named(options: dict[str, Any], words: str) -> None:
 
 def test_the_shortest_sound() -> None:
     with pytest.raises(
-        ValueError, match=r"input_shape=\(1, 407\): 408 samples or more are needed for 4 frames"
+        ValueError, match=r"input_shape=\(1, 479\): 480 samples or more are needed for 4 frames"
     ):
-        models.create_small("bnn_keyword_spotter", input_shape=(1, 407))
-    model = models.create_small("bnn_keyword_spotter", input_shape=(1, 408))
-    assert model.bank(torch.rand(2, 1, 408)).shape[2] == 4
-    assert model(torch.rand(2, 1, 408)).shape == (2, 3)
+        models.create_small("bnn_keyword_spotter", input_shape=(1, 479))
+    model = models.create_small("bnn_keyword_spotter", input_shape=(1, 480))
+    assert model.bank(torch.rand(2, 1, 480)).shape[2] == 4
+    assert model(torch.rand(2, 1, 480)).shape == (2, 3)

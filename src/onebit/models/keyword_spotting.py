@@ -37,8 +37,9 @@ def gabor_filters(filters: int, taps: int, sample_rate: int) -> Tensor:
     """(filters, taps) float32: cosines under a Gaussian, of unit energy, their centres equally apart in mel.
 
     g[t] ∝ exp(−t²/2σ²)·cos(2π·f·t/rate + π/4), t from the middle. Between 60 Hz and half the rate there are
-    `filters` centres f; σ makes the band, whose equivalent width is rate/(√(2π)·σ), as wide as its neighbours
-    are apart, as far as the taps allow (σ <= taps/5). The phase of π/4, between a cosine and a sine, keeps rising and falling waves alike.
+    `filters` centres f; σ makes the band, whose equivalent width is rate/(√(2π)·σ), as wide as its
+    neighbours are apart, as far as the taps allow (σ <= taps/5). The phase of π/4, between a cosine and a
+    sine, keeps rising and falling waves alike.
     """
     top = _mel(sample_rate / 2)
     step = (top - _mel(_LOWEST_HZ)) / (filters + 1)
@@ -152,8 +153,8 @@ class KeywordSpotter(ImageModel):
         sample_rate: int = 8000,
         filters: int = 40,
         taps: int = 64,
-        stride: int = 8,
-        hop: int = 80,
+        stride: int = 16,
+        hop: int = 96,
         levels: int = 3,
         kernel_size: int = 5,
         shift: int = 800,
