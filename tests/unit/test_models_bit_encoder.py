@@ -115,7 +115,7 @@ def test_it_learns_the_digits() -> None:
     ("options", "words"),
     [
         ({"width": 35}, "width must be a multiple of heads; got width=35, heads=3"),
-        ({"depth": 0}, r"depth must be a sequence of positive integers; got \[0\]"),
+        ({"hidden": (0,)}, r"hidden must be a sequence of positive integers; got \(0,\)"),
         ({"input_shape": (8, 8)}, r"input_shape must be \(channels, height, width\); got \(8, 8\)"),
         ({"activation": "sign"}, "unknown quantizer 'sign'"),
     ],

@@ -68,7 +68,7 @@ class EncoderBlock(nn.Module):
 
 @register(
     "bit_encoder",
-    small={"input_shape": (1, 5, 7), "classes": 3, "width": 36, "heads": 3, "hidden": 65, "depth": 1},
+    small={"input_shape": (1, 5, 7), "classes": 3, "width": 36, "heads": 3, "hidden": (65,)},
     unconvertible="attention multiplies activations by activations and takes a softmax, for which a Program "
     "has no op; its dense layers can be packed one by one",
 )
@@ -79,14 +79,15 @@ class BitEncoder(ImageModel):
     each of the H rows is a token of channels·W numbers: scikit-learn's digits are 8 tokens of 8 pixels.
     Output: (N, classes), the input's floating dtype or float32.
 
-    Real embedding of the tokens + learned positions; `depth` pre-norm blocks; LayerNorm, mean over the
+    Real embedding of the tokens + learned positions; pre-norm blocks; LayerNorm, mean over the
     tokens, real dense layer. The six projections of a block (q, k, v, output, up, down) have one-bit weights
     times α = mean |W| and one-bit inputs. Departures from BiT: activations are ±1 behind a LayerNorm instead
     of {0, 1} and ±1 with learned scales, softmax, values and the products of the attention stay real, and
     there is no distillation.
 
-    width: features of a token, a multiple of heads. hidden: width of the feed-forward layers. activation: a
-    quantizer's name. ValueError for sizes or names that make no sense.
+    width: features of a token, a multiple of heads. hidden: width of the feed-forward layer of each block, so
+    its length is the number of blocks. activation: a quantizer's name. ValueError for sizes or names that make
+    no sense.
     """
 
     def __init__(
@@ -95,8 +96,7 @@ class BitEncoder(ImageModel):
         classes: int = 10,
         width: int = 64,
         heads: int = 4,
-        hidden: int = 128,
-        depth: int = 2,
+        hidden: Sequence[int] = (128, 128),
         *,
         activation: str = "ste_sign",
         scale_pixels: bool = True,
@@ -105,8 +105,8 @@ class BitEncoder(ImageModel):
         check_sizes("input_shape", input_shape)
         if len(input_shape) != 3:
             raise ValueError(f"input_shape must be (channels, height, width); got {tuple(input_shape)!r}")
-        sizes = {"classes": classes, "width": width, "heads": heads, "hidden": hidden, "depth": depth}
-        for name, size in sizes.items():
+        check_sizes("hidden", hidden)
+        for name, size in {"classes": classes, "width": width, "heads": heads}.items():
             check_sizes(name, [size])
         if width % heads:
             raise ValueError(f"width must be a multiple of heads; got width={width}, heads={heads}")
@@ -116,7 +116,7 @@ class BitEncoder(ImageModel):
         self.pixels = ScalePixels() if scale_pixels else nn.Identity()
         self.embedding = nn.Linear(channels * columns, width)
         self.positions = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.blocks = nn.Sequential(*(EncoderBlock(width, heads, hidden, activation) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, heads, h, activation) for h in hidden))
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, classes)
 
