@@ -86,8 +86,8 @@ class BitEncoder(ImageModel):
     there is no distillation.
 
     width: features of a token, a multiple of heads. hidden: width of the feed-forward layer of each block, so
-    its length is the number of blocks. activation: a quantizer's name. ValueError for sizes or names that make
-    no sense.
+    its length is the number of blocks. activation: a quantizer's name. ValueError for sizes or names that
+    make no sense.
     """
 
     def __init__(
