@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from onebit.train.batches import MemorySource, load_splits
 from onebit.train.distill import Teacher, distillation
 from onebit.train.distributed import World
 from onebit.train.evaluation import LOSS_FUNCTIONS
-from onebit.train.fields import DistillRecipe, OptimizerRecipe
+from onebit.train.fields import DataRecipe, DistillRecipe, ModelRecipe, OptimizerRecipe, Recipe
 from onebit.train.optimizers import learning_rate, load_optimizer, make_optimizer, set_learning_rate
 from onebit.train.precision import before_the_first_sign, mixed
+from onebit.train.recipe import recipe_tree
 from onebit.train.step import WARM_UP, EagerStep, ReplayedStep
 from onebit.train.weights import start_from
+from support import ROOT
 
 SHORT = ["epochs=2", "model.hidden=[65, 33]", "threads=1"]
 
@@ -354,3 +357,19 @@ class TestReplay:
         result = train(short("cuda_graph=true"), run_dir=tmp_path / "run", device="cpu", tensorboard=False)
         assert "cuda_graph = true has no effect on cpu" in capsys.readouterr().err
         assert torch.equal(result.model.linear1.weight, run.model.linear1.weight)
+
+
+def test_the_page_on_training_has_every_field_with_its_default() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    told = {name.strip(" `"): row[2].strip(" `") for row in rows for name in row[1].split(",")}
+    tree = recipe_tree(Recipe("", DataRecipe(""), ModelRecipe(""), OptimizerRecipe(), 0))
+    fields: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        fields |= {f"{key}.{name}".rstrip("."): part for name, part in inner.items()}
+    required = {"name", "summary", "source", "epochs", "data.name", "model.name"}
+    assert set(told) == set(fields)
+    assert {name for name, default in told.items() if not default} == required
+    for name in set(fields) - required:
+        assert json.loads(told[name]) == fields[name], name

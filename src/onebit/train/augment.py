@@ -32,7 +32,7 @@ def check(recipe: AugmentRecipe, inputs: Tensor) -> None:
         )
     if not inputs.dtype.is_floating_point:
         range_ = torch.iinfo(inputs.dtype)
-        if not (recipe.fill.is_integer() and range_.min <= recipe.fill <= range_.max):
+        if not (float(recipe.fill).is_integer() and range_.min <= recipe.fill <= range_.max):
             raise TrainError(
                 f"augment.fill = {recipe.fill}: a whole number from {range_.min} to {range_.max} is needed,"
                 f" since the inputs are {str(inputs.dtype).removeprefix('torch.')}"
