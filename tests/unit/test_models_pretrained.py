@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from onebit import models
 from onebit.nn import BinaryConv2d, reestimate_batch_norm_
+from onebit.train import TrainError
+from onebit.train.weights import start_from
 
 WIDTHS, HIDDEN = (17, 33, 31, 32, 65), (33, 63)
 
@@ -145,3 +148,18 @@ def test_torchvision_resnet18_brings_its_batch_norms_where_the_layers_are_the_sa
     assert all(".bn" in name or name.startswith("bn1") or ".1." in name for name, _ in report.unused)
     assert other.block2_1.norm2.running_var.eq(1).all()
     assert torch.equal(other.linear.weight, state["fc.weight"])
+
+
+def test_a_recipe_starts_from_a_file_of_torchvision(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "alexnet.pth")
+    model = models.create_small("alexnet_xnor", widths=WIDTHS, hidden=HIDDEN)
+    started = start_from(model, str(tmp_path / "alexnet.pth"))
+    assert torch.equal(model.conv1.weight, state["features.0.weight"])
+    assert len(started.taken) == 9
+    assert "features.3.bias" in started.unused
+    assert "norm2.weight" in started.missing
+    other = models.create_small("alexnet_xnor", widths=(18, *WIDTHS[1:]), hidden=HIDDEN)
+    with pytest.raises(
+        TrainError, match=r"no tensor there fits.*differ in shape: features.0.weight is \(17,"
+    ):
+        start_from(other, str(tmp_path / "alexnet.pth"))

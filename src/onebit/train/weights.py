@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from onebit import models
 from onebit.train import checkpoint as checkpoints
 from onebit.train.errors import TrainError
 from onebit.train.rundir import is_run, load_model
@@ -60,8 +61,9 @@ def read_weights(path: str) -> dict[str, Tensor]:
 def start_from(model: nn.Module, path: str) -> Started:
     """Copy into `model` every tensor of `path` whose name and shape fit, in place, and say what did not.
 
-    A name that begins with "module." (as saved out of DistributedDataParallel) is taken without it. Raises
-    `TrainError` if nothing fits, or the file cannot be read.
+    A name that begins with "module." (as saved out of DistributedDataParallel) is taken without it. Where no
+    name fits, as of torchvision's AlexNet, layers are paired in their order: `models.load_float_weights`.
+    Raises `TrainError` if nothing fits, or the file cannot be read.
     """
     state = {name.removeprefix("module."): value for name, value in read_weights(path).items()}
     own = model.state_dict()
@@ -72,10 +74,7 @@ def start_from(model: nn.Module, path: str) -> Started:
     }
     taken = [name for name in own if name in state and name not in other]
     if not any(own[name].ndim > 0 for name in taken):  # BatchNorm's counters alone are no weights
-        raise TrainError(
-            f"init = {path!r}: no tensor there fits the model; it has {_some(list(state))},"
-            f" the model {_some(list(own))}"
-        )
+        return _start_from_float(model, state, path)
     for name in taken:
         own[name].copy_(state[name])
     return Started(
@@ -84,6 +83,21 @@ def start_from(model: nn.Module, path: str) -> Started:
         tuple(name for name in state if name not in own),
         other,
     )
+
+
+def _start_from_float(model: nn.Module, state: dict[str, Tensor], path: str) -> Started:
+    """A float network with other names, layer by layer."""
+    own = list(model.state_dict())
+    try:
+        loaded = models.load_float_weights(model, state)
+    except ValueError as error:
+        raise TrainError(
+            f"init = {path!r}: no tensor there fits the model; it has {_some(list(state))},"
+            f" the model {_some(own)}. Nor do the layers pair up in their order: {error}"
+        ) from error
+    taken = tuple(ours for _, ours in loaded.loaded)
+    unused = tuple(theirs for theirs, _ in loaded.unused)
+    return Started(taken, tuple(name for name in own if name not in taken), unused, {})
 
 
 def checksum(state: dict[str, Tensor]) -> int:
