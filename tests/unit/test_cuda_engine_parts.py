@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,6 +129,7 @@ def test_a_run_on_another_stream_waits_for_the_one_before(monkeypatch: pytest.Mo
     first, second = FakeStream("first", log), FakeStream("second", log)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     turns = Turns(GPU)
     for stream in (first, first, second, second, first):
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _, now=stream: now)

@@ -177,6 +177,12 @@ class BinaryGemm:
             self._epilogue, count - 2 * ones, bound=count, device=device.torch_device
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and constants on the device."""
+        more = 0 if self._more is None else self._more.nbytes
+        return self._weights.nbytes + self._column.nbytes + more
+
     def variant(self, rows: int) -> Variant:
         """What runs for this many rows."""
         return self._variant or choose(

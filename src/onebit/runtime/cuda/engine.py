@@ -60,7 +60,10 @@ class CudaEngine(Engine):
         self._limit = limit
         self._trust_inputs = trust_inputs
         self._forms = {name: Form.of(type_) for name, type_ in stages.types.items()}
-        self._constants = sum(stage.run.nbytes for stage in stages.stages)
+        products = [stage.macs > 0 for stage in stages.stages]
+        sizes = [stage.run.nbytes for stage in stages.stages]
+        self._weights = sum(size for size, product in zip(sizes, products, strict=True) if product)
+        self._constants = sum(sizes) - self._weights
         self._layout = self._lay_out()
         self._chunk = self._largest_chunk()
         self._arena: torch.Tensor | None = None
@@ -106,11 +109,12 @@ class CudaEngine(Engine):
 
     def _largest_chunk(self) -> int:
         """Samples a pass: what memory and int32 indices allow, a multiple of 16 where it can be."""
-        free = self._limit - self._constants
+        fixed = self._weights + self._constants
+        free = self._limit - fixed
         per_sample = self._layout.nbytes
         if free < per_sample:
             raise EngineError(
-                f"one sample needs {per_sample:,} bytes beside {self._constants:,} of constants, "
+                f"one sample needs {per_sample:,} bytes beside {fixed:,} of weights and constants, "
                 f"more than max_memory={self._limit:,}"
             )
         largest = max((form.index for form in self._forms.values()), default=1)
@@ -263,12 +267,12 @@ class CudaEngine(Engine):
 
     @property
     def memory(self) -> Memory:
-        """What the engine owns on the device, by its own count; weights count as constants."""
+        """What the engine owns on the device, by its own count; PyTorch's working memory is not in it."""
         with self._lock:
             if self._closed:
                 raise EngineError("this engine is closed")
             arena = 0 if self._arena is None else self._arena.numel()
-            return Memory(0, self._constants, arena, 0, self._chunk)
+            return Memory(self._weights, self._constants, arena, 0, self._chunk)
 
     def clone(self) -> CudaEngine:
         """Another engine that shares the weights and has its own arena, for use on another stream."""

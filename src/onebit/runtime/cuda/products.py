@@ -31,9 +31,9 @@ class ReadyProduct:
 
 
 class _BinaryGemm:
-    def __init__(self, gemm: BinaryGemm, nbytes: int) -> None:
+    def __init__(self, gemm: BinaryGemm) -> None:
         self._gemm = gemm
-        self.nbytes = nbytes
+        self.nbytes = gemm.nbytes
 
     def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         (x,), (out,) = inputs, outs
@@ -57,8 +57,7 @@ def make_product(
     node = step.nodes[0]
     weights = program.constants[node.inputs[1]]
     if node.op == "binary_gemm" and x.channels <= MOST_BITS:
-        gemm = BinaryGemm(device, weights.array, x.channels, epilogue_of(step))
-        run = _BinaryGemm(gemm, weights.array.nbytes)
+        run = _BinaryGemm(BinaryGemm(device, weights.array, x.channels, epilogue_of(step)))
         return ReadyProduct(run, True, reads_sums=True, counts=step.store == "bits")
     if node.op == "f32_gemm":
         return ReadyProduct(FloatGemm(device, program, node), fused=_plain(step))

@@ -81,8 +81,9 @@ class _Graph:
         self._outputs = [torch.empty_like(y) for y in outputs]
         self._wrong = torch.zeros_like(wrong)
         self._graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(wrong.device)  # type: ignore[no-untyped-call]
         # Other threads may go on using CUDA while this one captures.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._wrong.zero_()
             run(self._inputs, self._outputs, self._wrong)
         self._memory = memory()  # kept, also when the engine moves on to a larger arena
@@ -100,7 +101,10 @@ class _Graph:
 
 
 class Turns:
-    """Runs of one engine share its arena, so one on another stream waits for the one before."""
+    """Runs of one engine share its arena, so one on another stream waits for the one before.
+
+    Inside a turn the engine's GPU is torch's current one.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device.torch_device
@@ -110,19 +114,23 @@ class Turns:
     @contextmanager
     def take(self, arena: torch.Tensor | None) -> Iterator[None]:
         """Inside, launches on the current stream come after all those of earlier turns."""
-        if self._device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-            yield  # the user's own graph: replays of it come in the order of the user's streams
+        if self._device.type != "cuda":
+            yield
             return
-        stream = torch.cuda.current_stream(self._device)
-        if self._stream is not None and self._stream != stream:
-            stream.wait_event(self._done)
-            if arena is not None:
-                arena.record_stream(stream)
-        yield
-        self._stream = stream
-        if self._done is None:
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._done.record(stream)
+        with torch.cuda.device(self._device):
+            if torch.cuda.is_current_stream_capturing():
+                yield  # the user's own graph: replays of it come in the order of the user's streams
+                return
+            stream = torch.cuda.current_stream(self._device)
+            if self._stream is not None and self._stream != stream:
+                stream.wait_event(self._done)
+                if arena is not None:
+                    arena.record_stream(stream)
+            yield
+            self._stream = stream
+            if self._done is None:
+                self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record(stream)
 
     def mark(self) -> Any:
         """A point in time on the current stream, for `seconds`."""
