@@ -11,8 +11,10 @@ import torch
 
 from onebit.data import Split
 from onebit.train import TrainError, load_recipe, train
+from onebit.train import checkpoint as checkpoints
 from onebit.train.augment import augment, check, draw
 from onebit.train.batches import Batches, MemoryBatches, MemorySource, load_splits, shares
+from onebit.train.devices import restore_rank_state
 from onebit.train.distributed import World
 from onebit.train.fields import AugmentRecipe
 from onebit.train.step import EagerStep
@@ -165,6 +167,37 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     source = MemorySource(load_splits(recipe.data, None), recipe, torch.device("cpu"), World())
     with pytest.raises(TrainError, match=r"batch_size=50 is shared by 4 processes.*batch_size=48"):
         _check_batch_size(recipe, source, World(0, 4, 0))
+
+
+def test_a_restart_by_torchrun_needs_a_folder_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load_recipe("bnn-digits", ["epochs=1", "model.hidden=[33]", "threads=1"])
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(TrainError, match=r"name its folder, so that it is found again \(--run-dir\)"):
+        train(recipe)
+    first = train(recipe, run_dir=tmp_path / "run", tensorboard=False)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = train(recipe, run_dir=tmp_path / "run", tensorboard=False)
+    assert f"resuming {tmp_path / 'run'} at epoch 2" in capsys.readouterr().err
+    assert torch.equal(first.model.linear1.weight, again.model.linear1.weight)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As if two had begun it: the second's generators and sums stand in the checkpoint."""
+    recipe = load_recipe("bnn-digits", ["epochs=1", "model.hidden=[33]", "threads=1"])
+    run = train(recipe, run_dir=tmp_path / "run", tensorboard=False)
+    path = run.run_dir / "checkpoint.pt"
+    checkpoint = checkpoints.load(path)
+    states = [{"cpu": torch.get_rng_state(), "cuda": None, "sums": torch.ones(3) * rank} for rank in (1, 2)]
+    checkpoints.save(path, replace(checkpoint, ranks=states))
+    train(recipe, run_dir=run.run_dir, resume=True, tensorboard=False)
+    assert "2 processes then, 1 process now: the last bits may differ" in capsys.readouterr().err
+    sums = torch.zeros(3)
+    restore_rank_state(states, World(), torch.device("cpu"), sums)
+    assert sums.tolist() == [3, 3, 3]
+    restore_rank_state(states, World(1, 2, 1), torch.device("cpu"), sums)
+    assert sums.tolist() == [2, 2, 2]
 
 
 class Killed(BaseException):

@@ -112,6 +112,7 @@ def test_fields_that_exclude_one_another(overrides: list[str], words: str) -> No
         ["optimizer.center=true"],
         ["precision=bf16"],
         ["save_bits=true"],
+        ["channels_last=true"],
     ],
     ids=lambda words: words[0],
 )
@@ -280,6 +281,15 @@ def test_reestimated_statistics_are_those_of_the_training_samples(tmp_path: Path
     norm = load_model(result.run_dir).norm1
     torch.testing.assert_close(norm.running_mean.double(), batches.mean((0, 1)), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(norm.running_var.double(), batches.var(1).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_reestimation_without_batch_norm_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    monkeypatch.setattr("onebit.train.loop.build_model", lambda recipe: plain)
+    with pytest.raises(TrainError, match="reestimate_batch_norm = 3: the model 'bnn_mlp' has no BatchNorm"):
+        train(short("reestimate_batch_norm=3"), run_dir=tmp_path / "x")
 
 
 class TestReplay:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from onebit.nn import reestimate_batch_norm_, save_bits_, set_progress_
 from onebit.train import checkpoint as checkpoints
@@ -200,6 +201,11 @@ class _Run:
         model = model.to(self.device).train()
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.reestimate_batch_norm and not any(isinstance(m, _BatchNorm) for m in model.modules()):
+            raise TrainError(
+                f"reestimate_batch_norm = {recipe.reestimate_batch_norm}: the model {recipe.model.name!r} has"
+                " no BatchNorm; leave it out"
+            )
         if recipe.save_bits:
             save_bits_(model, self._example())
         return distributed.synchronized(model, self.world) if recipe.sync_batch_norm else model
