@@ -19,6 +19,7 @@ from onebit.nn import (
     BinaryLinear,
     binarize,
     binarize_report,
+    quantizers,
     reestimate_batch_norm_,
 )
 from onebit.optim import clip_latent_weights_
@@ -112,9 +113,20 @@ def test_real_inputs_and_real_weights() -> None:
     assert "inputs only" in reasons(step1)[""]
     learned = alone(layer, weight_scale="learned")
     torch.testing.assert_close(learned.scale.detach(), (w - w.mean(1, keepdim=True)).abs().mean(1))
+    gate = alone(layer, inputs="heaviside")  # {0, 1} has a mean too
+    torch.testing.assert_close(gate(x), (x >= 0).float() @ signs(w).T * w.abs().mean(1))
     big = nn.Linear(3, 2)
     big.weight.data = torch.tensor([[5.0, -5.0, 0.0], [0.25, 0.0, -0.25]])
     assert alone(big).weight.tolist() == [[1, -1, 0], [0.25, 0, -0.25]]
+
+
+@pytest.mark.parametrize("name", quantizers.names())
+def test_every_quantizer_can_be_named(name: str) -> None:
+    only = getattr(quantizers.create(name), "only_for", None)
+    for role in ("weights", "inputs") if only is None else (only,):
+        layer = alone(nn.Linear(7, 5), **{role: name})
+        layer(torch.randn(4, 7)).sum().backward()
+        assert layer.weight.grad.count_nonzero() > 0
 
 
 def test_quantizers_are_copied_for_each_layer() -> None:
@@ -359,6 +371,7 @@ def test_mistakes_are_named_before_anything_is_changed() -> None:
     for options, words in (
         ({"weights": None, "inputs": None}, "leave nothing to binarize"),
         ({"weights": "sign"}, "unknown quantizer 'sign'"),
+        ({"inputs": "recu"}, r"inputs=.* is a quantizer for weights only; give it as weights"),
         ({"weight_scale": "mean"}, "weight_scale must be one of"),
         ({"inputs": None, "input_scale": "xnor"}, "input_scale='xnor' restores the magnitude"),
         ({"norm": "layer"}, "norm must be one of None, 'batch'; got 'layer'"),

@@ -192,14 +192,18 @@ def _options(
 ) -> BinaryOptions:
     if weights is None and inputs is None:
         raise ValueError("weights=None and inputs=None leave nothing to binarize: name a quantizer for one")
-    options: BinaryOptions = {
-        "input_quantizer": quantizers.resolve(inputs, "inputs"),
-        "weight_quantizer": quantizers.resolve(weights, "weights"),
-        "weight_scale": weight_scale if weights is not None else None,
-        "input_scale": input_scale,
-    }
-    with torch.device("meta"):
-        BinaryLinear(1, 1, **options)  # refuses what does not go together, before anything is changed
+    try:
+        options: BinaryOptions = {
+            "input_quantizer": quantizers.resolve(inputs, "input_quantizer"),
+            "weight_quantizer": quantizers.resolve(weights, "weight_quantizer"),
+            "weight_scale": weight_scale if weights is not None else None,
+            "input_scale": input_scale,
+        }
+        with torch.device("meta"):
+            BinaryLinear(1, 1, **options)  # refuses what does not go together, before anything is changed
+    except (TypeError, ValueError) as error:  # in the words of this function's options
+        words = str(error).replace("input_quantizer", "inputs").replace("weight_quantizer", "weights")
+        raise type(error)(words) from None
     return options
 
 

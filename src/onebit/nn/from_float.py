@@ -5,9 +5,9 @@ weight_scale="channel_mean", the mean of their magnitudes. So
 
 1. mean-centred: W ← W − mean of W over the inputs (axis 1), as XNOR-Net's authors do in every step
    (github.com/allenai/XNOR-Net, util.lua). Signs then divide the weights of a filter evenly, and a filter
-   whose weights all lean to one side is no constant. Only where the input is binarized: a ±1 input
-   is near zero mean, so that little is lost; a real input behind a ReLU is not, and centring would take its
-   mean out of every sum. Nor in a depthwise convolution, where a mean of one weight is the weight.
+   whose weights all lean to one side is no constant. Only where the input is ±1, of about zero mean, so that
+   little is lost: a real input behind a ReLU and {0, 1} have a mean, which centring would take out of every
+   sum. Nor in a depthwise convolution, where the mean of one weight is that weight.
 2. kept in scale: α·sign(W) with α = mean |W| is the nearest one-bit filter to W (arXiv 1603.05279, eq. 6),
    and only at that scale; a learned scale starts there. A trained weight is small, 0.01 to 0.1, and so is the
    way to its flip: fine-tune with the rates of the float network, not with those of latent weights drawn from
@@ -52,12 +52,17 @@ def load_latent_(layer: BinaryLayer, weight: Tensor) -> None:
         raise ValueError(f"a weight of shape {tuple(weight.shape)} for one of {tuple(layer.weight.shape)}")
     latent = weight.detach().to(layer.weight)
     if layer.weight_quantizer is not None:
-        if layer.input_quantizer is not None and latent.shape[1] > 1:
+        if _is_centred(layer.input_quantizer) and latent.shape[1] > 1:
             latent = latent - latent.mean(dim=1, keepdim=True)
         if layer.scale is not None:
             layer.scale.copy_(channel_mean(latent))
         latent = latent.clamp(-1.0, 1.0)
     layer.weight.copy_(latent)
+
+
+def _is_centred(input_quantizer: nn.Module | None) -> bool:
+    """±1, of about zero mean; not a real input, nor {0, 1}."""
+    return input_quantizer is not None and not isinstance(input_quantizer, quantizers.Heaviside)
 
 
 def padding_of(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
@@ -85,8 +90,8 @@ def binary_from_float(
     together.
     """
     bias = layer.bias is not None
-    input_quantizer = _fresh(options["input_quantizer"], "inputs")
-    weight_quantizer = _fresh(options["weight_quantizer"], "weights")
+    input_quantizer = _fresh(options["input_quantizer"], "input_quantizer")
+    weight_quantizer = _fresh(options["weight_quantizer"], "weight_quantizer")
     weight_scale, input_scale = options["weight_scale"], options["input_scale"]
     binary: BinaryLinear | BinaryConv1d | BinaryConv2d
     if isinstance(layer, nn.Linear):
