@@ -124,7 +124,7 @@ def test_real_inputs_and_real_weights() -> None:
 def test_every_quantizer_can_be_named(name: str) -> None:
     only = getattr(quantizers.create(name), "only_for", None)
     for role in ("weights", "inputs") if only is None else (only,):
-        layer = alone(nn.Linear(7, 5), **{role: name})
+        layer = alone(nn.Linear(7, 5), weight_scale=None, **{role: name})
         layer(torch.randn(4, 7)).sum().backward()
         assert layer.weight.grad.count_nonzero() > 0
 
