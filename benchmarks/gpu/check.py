@@ -3,9 +3,9 @@
     python benchmarks/gpu/check.py --out results           on a machine with an NVIDIA GPU
     python benchmarks/gpu/check.py --dry --out results     anywhere: tiny sizes, kernels run by the emulator
 
-It needs PyTorch with CUDA and `pip install 'onebit[cuda]'` (or this source tree and the package cuda-core). Each
-section is a process of its own with a time of its own: one that hangs, crashes or runs out of time costs itself
-alone. Findings are lines of JSON in the folder of --out, written as they come. The table gives every bar.
+It needs PyTorch with CUDA and `pip install 'onebit[cuda]'` (or this source tree and the package cuda-core).
+Each section is a process of its own with a time of its own: one that hangs, crashes or runs out of time costs
+itself alone. Findings are lines of JSON in the folder of --out, written as they come. The table gives every bar.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,8 +34,8 @@ SECTIONS = {
     "images": ("whole", "run_images", 110),
     "programs": ("correctness", "run_programs", 35),
 }
-SANITIZER = {"memcheck": 40, "racecheck": 40}  # tool → most seconds; watches the section `small`
-SMALL = ("correctness", "run_small", 40)
+SANITIZER = ("memcheck", "racecheck")  # tools, each of which watches SMALL, with the time that is left
+SMALL = ("correctness", "run_small", 90)
 TOTAL = 470
 PACKAGES = ("torch", "triton", "numpy", "safetensors", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")
 
@@ -96,31 +97,25 @@ def run_section(name: str, path: Path, seconds: float, *, dry: bool, seed: int) 
     return 0
 
 
-def child(arguments: argparse.Namespace, name: str, path: Path, seconds: float, prefix: list[str]) -> str:
+def child(arguments: argparse.Namespace, name: str, findings: Path, seconds: float, *prefix: str) -> str:
     """Do one section in a process of its own; what went wrong, or nothing."""
     command = [*prefix, sys.executable, __file__, "--section", name, "--seconds", str(seconds)]
-    command += ["--out", str(arguments.out), "--seed", str(arguments.seed)] + ["--dry"] * arguments.dry
+    command += ["--out", str(findings), "--seed", str(arguments.seed)] + ["--dry"] * arguments.dry
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-    log = path.with_name(f"{path.stem}-{name}-{prefix[2] if prefix else 'run'}.log")
+    log = findings.with_name(f"{findings.stem}-{name}.log")
     with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=seconds + 15,
-                check=False,
-            )
+            code = process.wait(seconds + 15)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the process and what it started
+            process.wait()
             return f"killed after {seconds + 15:.0f} s; see {log.name}"
     tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    return (
-        ""
-        if done.returncode == 0
-        else f"exit code {done.returncode}: {' '.join(tail)[-300:]}; see {log.name}"
-    )
+    return "" if code == 0 else f"exit code {code}: {' '.join(tail)[-300:]}; see {log.name}"
 
 
 def run_all(arguments: argparse.Namespace, path: Path) -> None:
@@ -133,26 +128,38 @@ def run_all(arguments: argparse.Namespace, path: Path) -> None:
             record.check("was not begun", False, "out of time")
             continue
         seen = len(read(path))
-        problem = child(arguments, name, path, seconds, [])
+        problem = child(arguments, name, path, seconds)
         print("\n".join(map(line, read(path)[seen:])), flush=True)
         if problem:
             record.check("came to its end", False, problem)
-    tool = shutil.which("compute-sanitizer")
-    for check, most in SANITIZER.items() if not (arguments.only or arguments.dry) else ():
-        record = Recorder(path, "sanitizer", judge=True)
-        seconds = min(most, end - time.monotonic() - 15)
-        if tool is None or seconds < 15:
-            record.remark(check, "compute-sanitizer is not installed" if tool is None else "out of time")
+    if not (arguments.only or arguments.dry):
+        sanitize(arguments, path, end)
+
+
+def sanitize(arguments: argparse.Namespace, path: Path, end: float) -> None:
+    """The small section under each tool of compute-sanitizer, if that is installed."""
+    record = Recorder(path, "sanitizer", judge=True)
+    program = shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path="/usr/local/cuda/bin"
+    )
+    for index, tool in enumerate(SANITIZER):
+        seconds = min(SMALL[2], (end - time.monotonic()) / (len(SANITIZER) - index) - 15)
+        if program is None or seconds < 15:
+            record.remark(tool, "compute-sanitizer is not installed" if program is None else "out of time")
             continue
-        apart = path.with_name(f"{path.stem}-{check}.jsonl")  # findings of the watched section itself
-        problem = child(arguments, "small", apart, seconds, [tool, "--tool", check, "--error-exitcode", "9"])
-        record.check(check, not problem, problem)
+        apart = path.with_name(f"{tool}.jsonl")  # what the watched section itself finds
+        apart.unlink(missing_ok=True)
+        problem = child(arguments, "small", apart, seconds, program, "--tool", tool, "--error-exitcode", "9")
+        checks = [finding for finding in read(apart) if finding.ok is not None]
+        record.check(
+            f"{tool} is clean", not problem and len(checks) > 0, f"{len(checks)} checks watched {problem}"
+        )
 
 
 def main() -> int:
     """Run, and print the table. The exit code is 0 if every bar and check holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the findings")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the findings")
     parser.add_argument(
         "--dry", action="store_true", help="tiny sizes on the emulator; no number means anything"
     )
@@ -166,16 +173,15 @@ def main() -> int:
     parser.add_argument("--section", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "findings.jsonl"
-    if arguments.section:
-        if arguments.section == "small":
-            path = arguments.out / "findings-small.jsonl"
-        return run_section(arguments.section, path, arguments.seconds, dry=arguments.dry, seed=arguments.seed)
+    if arguments.section:  # in a process that `child` started; --out is the file then
+        dry, seed = arguments.dry, arguments.seed
+        return run_section(arguments.section, arguments.out, arguments.seconds, dry=dry, seed=seed)
     problem = missing_parts(arguments.dry)
     if problem:
         print(f"nothing can be measured: {problem}", file=sys.stderr)
         return 2
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "findings.jsonl"
     path.unlink(missing_ok=True)
     start = time.monotonic()
     print("\n".join(f"# {text}" for text in machine(arguments.dry)))

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from setup import ROOT, Setup
 
 from onebit.runtime.cuda import binary_gemm
 from onebit.runtime.cuda.binary_gemm import BinaryGemm
 from onebit.runtime.cuda.engine import CudaEngine
 from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
 from onebit.runtime.cuda.packing import Bits, pack, row_bytes
-from setup import ROOT, Setup
 
 
 def words(signs: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -70,8 +70,8 @@ def wrong(epilogue: Epilogue, out: torch.Tensor | Bits, sums: torch.Tensor) -> s
     assert isinstance(out, torch.Tensor)
     if isinstance(epilogue, ScaleBias):
         scale, bias = (torch.from_numpy(x).to(sums.device).double() for x in (epilogue.scale, epilogue.bias))
-        # In float64 the product is exact and the sum all but exact: rounded to float32 it is the fma's result, but
-        # where it lies between two floats.
+        # In float64 the product is exact and the sum all but exact: rounded to float32 it is the fma's result,
+        # or the float beside it.
         expected = (sums.double() * scale + bias).float()
         near = (out - expected).abs() <= torch.finfo(torch.float32).eps * expected.abs()
         return "" if bool(near.all()) else "floats differ by more than the last bit"
@@ -84,6 +84,8 @@ def check_products(setup: Setup, cases: int, most: tuple[int, int, int]) -> None
     variants = [*binary_gemm.FEW_ROWS, binary_gemm.POPC]
     variants += binary_gemm.MMA if capability >= (8, 0) else ()
     variants += binary_gemm.WGMMA if capability == (9, 0) else ()
+    if setup.dry:
+        variants = [variants[0], variants[-1]]
     for variant in variants:
         failures, ran = [], 0
         for _ in range(cases):
@@ -105,8 +107,8 @@ def check_products(setup: Setup, cases: int, most: tuple[int, int, int]) -> None
 def check_packing(setup: Setup) -> None:
     """Packing of each type, and the count of ones."""
     failures = []
-    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool):
-        for columns in (1, 31, 33, setup.size(5000, 300)):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.bool)[: setup.size(5, 2)]:
+        for columns in (1, 33, setup.size(5000, 300)):
             x = torch.randn(setup.size(300, 20), columns, generator=setup.generator, device=setup.where)
             x = x > 0 if dtype is torch.bool else (3 * x).to(dtype)
             x = torch.where(x == 0, -x, x) if dtype.is_floating_point else x  # −0.0 is +1 as well
@@ -136,10 +138,10 @@ def run_programs(setup: Setup) -> None:
         failures: list[str] = []
         ops: set[str] = set()
         first = setup.seed * 1000
-        seeds = range(first, first + setup.size(150, 2))
+        seeds = range(first, first + setup.size(150, 1))
         ran = 0
         for seed in seeds:
-            if setup.left() < 2:
+            if setup.left() < 3:
                 break
             maker = kind(seed)
             program = maker.make(ops=10)

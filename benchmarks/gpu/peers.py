@@ -12,7 +12,7 @@ from onebit.program import Program
 
 
 class TorchNetwork(torch.nn.Module):
-    """A float network of a Program as a module: BatchNorm and scales are folded into the products' weights."""
+    """The float network of a Program as a module; BatchNorm and scales are folded into its weights."""
 
     def __init__(
         self, program: Program, dtype: torch.dtype, device: torch.device, channels_last: bool

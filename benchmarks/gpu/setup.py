@@ -1,4 +1,4 @@
-"""The device, sizes and clock that all sections share: a GPU, or, for a dry run, the emulator and tiny sizes."""
+"""What all sections share: a GPU and full sizes or, for a dry run, the emulator and tiny ones; and the clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from record import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,21 +62,12 @@ class Setup:
         """A size: the full one, or the tiny one of a dry run."""
         return tiny if self.dry else full
 
-    def sizes(self, full: tuple[int, ...], tiny: int) -> tuple[int, ...]:
-        """Several sizes; a dry run has one."""
-        return (tiny,) if self.dry else full
-
     def left(self) -> float:
         """Seconds until the section must end; OutOfTime if there are none."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise OutOfTime
         return left
-
-    def synchronize(self) -> None:
-        """Wait for the GPU."""
-        if self.where.type == "cuda":
-            torch.cuda.synchronize(self.where)
 
     def signs(self, rows: int, columns: int) -> torch.Tensor:
         """Random ±1, int8 [rows, columns]."""
@@ -94,7 +84,8 @@ class Setup:
     def seconds(self, calls: Sequence[Callable[[], object]], budget: float = 0.8) -> float:
         """Seconds a call, the median of several rounds over all of `calls`, each on other inputs.
 
-        The calls are captured in a CUDA graph, so that a launch costs the host nothing, and run for a while first.
+        The calls are captured in a CUDA graph, so that launching costs the host nothing, and run for a while
+        before they count.
         """
         self.left()
         if self.where.type != "cuda":
@@ -105,21 +96,20 @@ class Setup:
         return self._graph_seconds(calls, min(budget, self.left()))
 
     def _graph_seconds(self, calls: Sequence[Callable[[], object]], budget: float) -> float:
-        stream = torch.cuda.Stream(self.where)
-        with torch.cuda.stream(stream):
-            calls[0]()
-            stream.synchronize()
-            start = time.perf_counter()
-            for call in calls:
-                call()
-            stream.synchronize()
-            once = max((time.perf_counter() - start) / len(calls), 1e-6)
-            rounds = max(1, min(50, int(0.02 / (once * len(calls)))))
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream):
-                for _ in range(rounds):
-                    for call in calls:
-                        call()
+        for call in calls:  # compiles and allocates what is missing
+            call()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        torch.cuda.synchronize()
+        once = max((time.perf_counter() - start) / len(calls), 1e-6)
+        rounds = max(1, min(50, int(0.02 / (once * len(calls)))))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(rounds):
+                for call in calls:
+                    call()
         return self.event_seconds(graph.replay, rounds * len(calls), budget)
 
     def event_seconds(self, run: Callable[[], object], calls: int, budget: float) -> float:

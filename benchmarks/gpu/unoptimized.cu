@@ -2,7 +2,8 @@
  *
  * c = a · b, float32, row-major: a [m, k], b [k, n], c [m, n]. No macros. */
 
-/* One thread an output element, and a plain loop. Launch: blocks of 16 × 16 threads given as 256, ⌈n/16⌉ × ⌈m/16⌉. */
+/* One thread an output element, and a plain loop. Launch: blocks of 16 × 16 threads given as 256, ⌈n/16⌉ ×
+ * ⌈m/16⌉. */
 extern "C" __global__ void unoptimized(const float *__restrict__ a, const float *__restrict__ b,
                                        float *__restrict__ c, int m, int n, int k) {
     const int column = static_cast<int>(blockIdx.x * 16 + threadIdx.x % 16);

@@ -185,12 +185,14 @@ def test_multicast_in_a_cluster(device: EmulatedDevice, seed: int) -> None:
     x = random_bytes(16, 64)
     out = torch.zeros(4, 8, 64, dtype=torch.uint8)
     tensor_map = device.tensor_map(x, 8, 64, 0)
-    device.launch(sample(device, "multicast"), (4, 1, 1), 64, 512 + 8, tensor_map, 512, out, 0)
+    device.launch(sample(device, "multicast"), (4, 1, 1), 64, 512 + 16, tensor_map, 512, out, 0)
     assert torch.equal(out, x[8:].expand(4, 8, 64))
     with pytest.raises(EmulationError, match=r"deadlock|bytes"):
-        device.launch(sample(device, "multicast"), (4, 1, 1), 64, 512 + 8, tensor_map, 512, out, 1)
+        device.launch(sample(device, "multicast"), (4, 1, 1), 64, 512 + 16, tensor_map, 512, out, 1)
+    with pytest.raises(EmulationError, match="a block of the cluster may have ended"):
+        device.launch(sample(device, "multicast"), (4, 1, 1), 64, 512 + 16, tensor_map, 512, out, 2)
     with pytest.raises(EmulationError, match="no multiple of the cluster"):
-        device.launch(sample(device, "multicast"), (3, 1, 1), 64, 512 + 8, tensor_map, 512, out, 0)
+        device.launch(sample(device, "multicast"), (3, 1, 1), 64, 512 + 16, tensor_map, 512, out, 0)
 
 
 # ---- wgmma ----
