@@ -52,6 +52,19 @@ def test_directions_that_vary_get_variance_one() -> None:
     assert values.max() < 1.02
 
 
+def test_held_out_images_change_nothing() -> None:
+    whole = _splits(45, 2, 3, 4)
+    train, held = (
+        Split(whole.train.images[part], whole.train.labels[part]) for part in (slice(30), slice(30, None))
+    )
+    parted = whiten(Splits("random", train, held, whole.test, ("a",)))
+    white = whiten(whole)
+    assert parted.validation is not None
+    together = torch.cat([parted.train.images, parted.validation.images])
+    torch.testing.assert_close(together, white.train.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(parted.test.images, white.test.images, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(3, 40, 40), (1, 9)])
 def test_what_is_no_small_image_is_refused(shape: tuple[int, ...]) -> None:
     images = torch.zeros(4, *shape)

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from onebit.runtime import Engine
 
 RECIPE = "recipe.toml"
-PREPARATION = ("image_size", "channels", "sample_rate", "samples")  # fields of a recipe's data, and of a file
+PREPARATION = (
+    "image_size",
+    "channels",
+    "sample_rate",
+    "samples",
+    "whiten",
+)  # fields of a recipe's data, and of a file
 _BATCH = 1000  # images a call: enough to be fast, small beside the data set
 
 
@@ -51,7 +57,7 @@ def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
     metadata = {**program.metadata, "recipe": recipe.name, "data": recipe.data.name}
     for field in PREPARATION:  # 0: as the data set comes
         if value := getattr(recipe.data, field):
-            metadata[field] = str(value)
+            metadata[field] = str(int(value))
     return model, dataclasses.replace(program, metadata=metadata)
 
 

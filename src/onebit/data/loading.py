@@ -15,6 +15,7 @@ from onebit.data.folder import LAYOUT_HELP, load_image_folder
 from onebit.data.hub import KNOWN, HubSet, load_hub_set
 from onebit.data.splits import Splits
 from onebit.data.wav import SAMPLE_RATE
+from onebit.data.whiten import whiten as whitened
 
 _NO_FSDD = (
     "the data set 'fsdd' is read from a folder of WAV files: get the Free Spoken Digit Dataset"
@@ -32,6 +33,7 @@ def load(
     channels: int | None = None,
     sample_rate: int | None = None,
     samples: int | None = None,
+    whiten: bool | None = None,
 ) -> Splits:
     """Load a data set whole: images as uint8 (N, C, H, W), or sounds as float32 (N, 1, samples); labels as
     int64 (N,).
@@ -42,19 +44,36 @@ def load(
     split: the last ones of MNIST and CIFAR-10, as in the papers, and a fixed random choice elsewhere.
     `image_size` (pixels, or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The
     embedded "digits" take `validation` only. Sounds ("fsdd") take `sample_rate` (Hz) and `samples` (of each
-    clip) instead, 8,000 both unless given; see `onebit.data.audio`.
+    clip) instead, 8,000 both unless given; see `onebit.data.audio`. `whiten` makes small images float32, by
+    global contrast normalization and ZCA; see `onebit.data.whiten`.
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
+    splits = _load(
+        name,
+        data_dir,
+        validation=validation,
+        of_images={"image_size": image_size, "channels": channels},
+        of_sounds={"sample_rate": sample_rate, "samples": samples},
+    )
+    return whitened(splits) if whiten else splits
+
+
+def _load(
+    name: str,
+    data_dir: str | Path | None,
+    *,
+    validation: int,
+    of_images: dict[str, Any],
+    of_sounds: dict[str, Any],
+) -> Splits:
     if validation < 0:
         raise DataError(f"validation={validation}: give the number of training images to hold out, 0 or more")
-    if channels not in (None, 1, 3):
-        raise DataError(f"channels={channels}: give 1 (grey) or 3 (colour)")
-    of_sounds = {"sample_rate": sample_rate, "samples": samples}
-    of_images = {"image_size": image_size, "channels": channels}
+    if of_images["channels"] not in (None, 1, 3):
+        raise DataError(f"channels={of_images['channels']}: give 1 (grey) or 3 (colour)")
     if name == "digits":
         _refuse(of_sounds, "the data set 'digits' has images")
-        _check_digits(data_dir, image_size, channels)
+        _check_digits(data_dir, **of_images)
         return load_digits(validation)
     folder = _folder(name, data_dir)
     if name == "fsdd" and folder is None:
@@ -66,20 +85,21 @@ def load(
             folder,
             name,
             validation=validation,
-            sample_rate=SAMPLE_RATE if sample_rate is None else sample_rate,
-            samples=SAMPLES if samples is None else samples,
+            **{"sample_rate": SAMPLE_RATE, "samples": SAMPLES} | _given(of_sounds),
         )
     _refuse(of_sounds, f"the data set {name!r} has images")
     source = KNOWN.get(name)
     if folder is not None and kind != ".parquet":
-        return load_image_folder(
-            folder, name, validation=validation, image_size=image_size, channels=channels
-        )
+        return load_image_folder(folder, name, validation=validation, **of_images)
     if source is None:
         if folder is None and "/" not in name:
             raise DataError(_unknown(name))
         source = HubSet(name)
-    return load_hub_set(name, source, folder, validation=validation, image_size=image_size, channels=channels)
+    return load_hub_set(name, source, folder, validation=validation, **of_images)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if value is not None}
 
 
 def _kind(folder: Path) -> str:
@@ -95,7 +115,7 @@ def _kind(folder: Path) -> str:
 
 def _refuse(options: dict[str, Any], why: str) -> None:
     """Options of another kind of data are refused, not ignored."""
-    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    given = [f"{option}={value}" for option, value in _given(options).items()]
     if given:
         raise DataError(f"{why}, which have no {', '.join(given)}: leave that out")
 

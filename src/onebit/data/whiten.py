@@ -1,11 +1,12 @@
 """Global contrast normalization and ZCA whitening, as BinaryConnect (arXiv 1511.00363) prepares CIFAR-10.
 
 GCN: an image x minus its mean, scaled to a Euclidean norm of 55.
-ZCA: of the training images, μ their mean and C = V·diag(λ)·Vᵀ their covariance; an image x becomes
+ZCA: of the training images, those held out for validation among them, μ is the mean and C = V·diag(λ)·Vᵀ the
+covariance; an image x becomes
     (x − μ)·V·diag(1 / √(λ + 0.1))·Vᵀ,
-the rotation that leaves it closest to x. The numbers 55 and 0.1 are those of the script (pylearn2's
-make_cifar10_gcn_whitened) that the authors name; they fit on all 50,000 training images, here only those are
-used that are trained on.
+which leaves it as near to x as decorrelation allows. The numbers 55 and 0.1 are those of the script
+(pylearn2's make_cifar10_gcn_whitened) that the authors name, and so is what it is fitted on: how many images
+are held out changes nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def whiten(splits: Splits) -> Splits:
             f"{splits.name}: whitening is for small images, of at most 4,096 numbers; these are {size}"
             " (leave out data.whiten)"
         )
-    mean, matrix = _zca(splits.train.images)
+    held_out = [splits.validation.images] if splits.validation else []
+    mean, matrix = _zca([splits.train.images, *held_out])
 
     def white(split: Split) -> Split:
         return Split(_apply(split.images, mean, matrix), split.labels)
@@ -45,32 +47,34 @@ def whiten(splits: Splits) -> Splits:
     return Splits(splits.name, white(splits.train), validation, white(splits.test), splits.classes)
 
 
-def _chunks(images: Tensor) -> Iterator[Tensor]:
-    return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
+def _chunks(*parts: Tensor) -> Iterator[Tensor]:
+    """GCN of all images, in float64, some at a time: (N, C·H·W)."""
+    for images in parts:
+        for start in range(0, len(images), _CHUNK):
+            yield _normalized(images[start : start + _CHUNK])
 
 
 def _normalized(images: Tensor) -> Tensor:
-    """GCN of uint8 or float images (N, C, H, W): float64 (N, C·H·W)."""
     x = images.flatten(1).double()
     x = x - x.mean(dim=1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True) / _NORM
     return x / torch.where(norm < _LEAST_NORM, 1.0, norm)  # an image of one colour stays 0
 
 
-def _zca(images: Tensor) -> tuple[Tensor, Tensor]:
+def _zca(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """μ (D,) and the matrix (D, D), float64."""
-    count = len(images)
-    total = sum((_normalized(chunk).sum(dim=0) for chunk in _chunks(images)), torch.zeros(1).double())
+    count, size = sum(len(images) for images in parts), parts[0][0].numel()
+    total = torch.zeros(size, dtype=torch.float64)
+    for chunk in _chunks(*parts):
+        total += chunk.sum(dim=0)
     mean = total / count
-    size = images[0].numel()
     covariance = torch.zeros(size, size, dtype=torch.float64)
-    for chunk in _chunks(images):
-        x = _normalized(chunk) - mean
-        covariance += x.T @ x
+    for chunk in _chunks(*parts):
+        covariance += (chunk - mean).T @ (chunk - mean)
     values, vectors = torch.linalg.eigh(covariance / count)
     return mean, (vectors / (values.clamp(min=0) + _FILTER_BIAS).sqrt()) @ vectors.T
 
 
 def _apply(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    chunks = [((_normalized(chunk) - mean) @ matrix).float() for chunk in _chunks(images)]
+    chunks = [((chunk - mean) @ matrix).float() for chunk in _chunks(images)]
     return torch.cat(chunks).reshape(images.shape)

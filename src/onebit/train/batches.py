@@ -182,6 +182,7 @@ def load_splits(recipe: DataRecipe, data_dir: str | Path | None) -> Splits:
         channels=recipe.channels or None,
         sample_rate=recipe.sample_rate or None,
         samples=recipe.samples or None,
+        whiten=recipe.whiten or None,
     )
 
 

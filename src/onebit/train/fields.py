@@ -28,6 +28,7 @@ class DataRecipe:
     channels: int = 0  # 1 or 3; 0: as they are
     sample_rate: int = 0  # Hz, of sounds; 0: 8,000
     samples: int = 0  # of a sound; 0: 8,000
+    whiten: bool = False  # small images: float32, by global contrast normalization and ZCA
 
     def rules(self) -> Iterator[Rule]:
         yield "validation", self.validation, self.validation >= 0, "0 or more"
