@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
 
 from onebit.models.mlp import DenseNet, dense_layers
 from onebit.models.registry import register
-from onebit.nn import quantizers
+from onebit.nn import ShiftBatchNorm1d, quantizers
 
 __all__ = ["BnnMlp"]
+
+_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "shift": ShiftBatchNorm1d}
 
 
 @register("bnn_mlp", small={"input_shape": (1, 5, 7), "classes": 3, "hidden": (33, 65)})
@@ -24,6 +29,8 @@ class BnnMlp(DenseNet):
 
     hidden: widths of the hidden layers, any number of them.
     activation, weight_quantizer: names of quantizers; "stochastic_sign" is stochastic in training mode only.
+    norm: "batch", or "shift" for the paper's shift-based BatchNorm (algorithm 3), as in the authors' Torch7
+        code, whose MNIST network has 3×2048 hidden units.
     ValueError for sizes, probabilities or names that make no sense.
     """
 
@@ -37,10 +44,13 @@ class BnnMlp(DenseNet):
         dropout_hidden: float = 0.0,
         activation: str = "ste_sign",
         weight_quantizer: str = "ste_sign",
+        norm: Literal["batch", "shift"] = "batch",
         bn_eps: float = 1e-4,
         bn_momentum: float = 0.1,
         scale_pixels: bool = True,
     ) -> None:
+        if norm not in _NORMS:
+            raise ValueError(f"norm must be one of {', '.join(map(repr, _NORMS))}; got {norm!r}")
         layers = dense_layers(
             input_shape=input_shape,
             classes=classes,
@@ -52,5 +62,6 @@ class BnnMlp(DenseNet):
             bn_eps=bn_eps,
             bn_momentum=bn_momentum,
             scale_pixels=scale_pixels,
+            norm=_NORMS[norm],
         )
         super().__init__(layers, input_shape, scale_pixels=scale_pixels)

@@ -42,6 +42,7 @@ def dense_layers(
     bn_eps: float,
     bn_momentum: float,
     scale_pixels: bool,
+    norm: type[nn.Module] = nn.BatchNorm1d,
 ) -> OrderedDict[str, nn.Module]:
     """The layers, named as they appear in a state_dict and in error messages:
 
@@ -68,7 +69,7 @@ def dense_layers(
         layers[f"linear{i}"] = BinaryLinear(
             fan_in, fan_out, input_quantizer=None, weight_quantizer=weight_quantizer()
         )
-        layers[f"norm{i}"] = nn.BatchNorm1d(fan_out, eps=bn_eps, momentum=bn_momentum)
+        layers[f"norm{i}"] = norm(fan_out, eps=bn_eps, momentum=bn_momentum)
         if i <= len(hidden):
             layers[f"activation{i}"] = activation()
             layers[f"dropout{i}"] = nn.Dropout(dropout_hidden)
