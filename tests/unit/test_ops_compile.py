@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import onebit
 from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear, RSign
-from onebit.ops import cpu
+from onebit.ops import products as prepared
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_one_graph_and_the_same_numbers(backend: str) -> None:
 def test_inductor_with_sizes_that_change() -> None:
     packed = packed_model()
     compiled = torch.compile(packed, fullgraph=True, dynamic=True)
-    cpu._products.clear()
+    prepared._prepared.clear()
     with torch.inference_mode():
         for batch in (2, 5):
             x = torch.randn(batch, 5, 8, 8)
@@ -70,7 +70,7 @@ def test_inductor_with_sizes_that_change() -> None:
             # α, K and the bias are one operation each, which inductor does not contract.
             assert torch.equal(y, packed(x))
     # Compiled and eager runs found each other's prepared weights: the same tensors come to the operators.
-    assert len(cpu._products) == len(list(packed.children()))
+    assert len(prepared._prepared) == len(list(packed.children()))
 
 
 def test_a_compiled_model_says_that_it_has_no_gradients() -> None:

@@ -14,7 +14,7 @@ from torch.library import opcheck
 from torch.nn import functional as F
 
 import onebit.ops
-from onebit.ops import cpu
+from onebit.ops import products as prepared
 from onebit.runtime import products
 from program_samples import HURTING
 from support import run_python
@@ -35,9 +35,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def every_isa(isa: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(products, "_isa", lambda: isa.encode())
-    cpu._products.clear()
+    prepared._prepared.clear()
     yield isa
-    cpu._products.clear()
+    prepared._prepared.clear()
 
 
 def signs(*shape: int) -> Tensor:
@@ -281,24 +281,24 @@ def test_weights_of_inference_mode_can_change_at_any_time() -> None:
 
 
 def test_prepared_weights_go_with_their_tensor() -> None:
-    cpu._products.clear()
+    prepared._prepared.clear()
     a = OPS.pack_bits(signs(3, 40))
     b = OPS.pack_bits(signs(5, 40))
     OPS.binary_matmul(a, b, 40)
     OPS.binary_matmul(a, b, 40)
-    assert len(cpu._products) == 1
+    assert len(prepared._prepared) == 1
     del b
-    assert len(cpu._products) == 0
+    assert len(prepared._prepared) == 0
 
 
 def test_not_more_is_prepared_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "MAX_PREPARED", 3)
-    cpu._products.clear()
+    monkeypatch.setattr(prepared, "MAX_PREPARED", 3)
+    prepared._prepared.clear()
     w = OPS.pack_bits(signs(2, 3, 3, 5))
     for size in range(3, 10):
         x = signs(1, size, size, 5)
         assert OPS.binary_conv2d(OPS.pack_bits(x), w, 5).shape == (1, size - 2, size - 2, 2)
-    assert len(cpu._products) == 3
+    assert len(prepared._prepared) == 3
 
 
 def test_python_ends_without_a_word() -> None:

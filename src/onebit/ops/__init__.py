@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from onebit.ops import cpu, cuda, operators
+from onebit.ops import cpu, cuda, operators, plain, products
 from onebit.ops.layers import PackedConv1d, PackedConv2d, PackedLinear
 from onebit.ops.packing import pack
 from onebit.ops.report import LayerReport, Report, report
 
-operators.register(cpu, "CPU")
-operators.register(cuda, "CUDA")
+for _key, _backend in (("CPU", cpu), ("CUDA", cuda)):
+    _products = products.Products(_backend)
+    operators.register("pack_bits", _backend.pack_bits, _key)
+    operators.register("unpack_bits", plain.unpack_bits, _key)
+    for _name in operators.PRODUCTS:
+        operators.register(_name, getattr(_products, _name), _key)
 
 __all__ = ["LayerReport", "PackedConv1d", "PackedConv2d", "PackedLinear", "Report", "pack", "report"]

@@ -1,45 +1,58 @@
-"""The operators on a CUDA device. Products need the kernels of onebit.runtime.cuda."""
+"""The operators on a CUDA device: the kernels of onebit.runtime.cuda, on torch's current stream.
+
+Unlike on a CPU a NaN is not refused but counts as −1: to look for one would wait for the device.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from onebit.ops.plain import pack_bits, unpack_bits
+from onebit.ops import plain
+from onebit.ops.operators import packed_result
+from onebit.ops.products import Constants, Run
+from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
-__all__ = [
-    "binary_conv2d",
-    "binary_matmul",
-    "f32_binary_conv2d",
-    "f32_binary_matmul",
-    "pack_bits",
-    "unpack_bits",
-]
+if TYPE_CHECKING:
+    from onebit.runtime.cuda.device import Device
 
-
-def _missing(op: str) -> NoReturn:
-    raise NotImplementedError(
-        f"onebit::{op} has no CUDA kernel in this version: run the packed model on the CPU (model.cpu()), or "
-        "leave it unpacked on this device"
-    )
+_PACKED_BY_KERNEL = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 
-def binary_matmul(a: Tensor, b: Tensor, k: int, **options: Any) -> Tensor:
-    """See operators.py."""
-    _missing("binary_matmul")
+def device_of(tensor: Tensor) -> Device:
+    """The GPU that a tensor is on. EngineError, saying what to do, if onebit cannot use it."""
+    from onebit.runtime.cuda.driver import cuda_device
+
+    return cuda_device(tensor.device)
 
 
-def binary_conv2d(x: Tensor, weight: Tensor, channels: int, **options: Any) -> Tensor:
-    """See operators.py."""
-    _missing("binary_conv2d")
+def pack_bits(x: Tensor) -> Tensor:
+    """onebit::pack_bits."""
+    result = packed_result(x)
+    if x.numel() == 0 or x.dtype not in _PACKED_BY_KERNEL:
+        return plain.pack_bits(x)
+    from onebit.runtime.cuda.operators import pack_signs
+
+    return pack_signs(device_of(x), x.detach()).view(result.shape)
 
 
-def f32_binary_matmul(x: Tensor, b: Tensor, **options: Any) -> Tensor:
-    """See operators.py."""
-    _missing("f32_binary_matmul")
+def prepare(
+    shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
+) -> Run:
+    """A product of the device's kernels; see products.Backend."""
+    from onebit.runtime.cuda.operators import DeviceProduct
 
+    device = device_of(constants.weights)
+    given = {name: t for name, t in constants._asdict().items() if t is not None}
+    product = DeviceProduct(device, shape, source, store, given)
 
-def f32_binary_conv2d(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
-    """See operators.py."""
-    _missing("f32_binary_conv2d")
+    def run(x: Tensor, batch: int, out_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        y = product(x.detach(), batch)
+        if channels_first:
+            y = y.movedim(-1, 1).contiguous()
+        return y.view(out_shape)
+
+    return run

@@ -1,4 +1,4 @@
-"""The operators `torch.ops.onebit.*`: signatures, shapes, checks. cpu.py and cuda.py compute them.
+"""The operators `torch.ops.onebit.*`: signatures, shapes, checks; products.py, cpu.py, cuda.py compute them.
 
     pack_bits(x)                                x (..., C) → int32 (..., words(C)): bit 1 where x >= 0
     unpack_bits(bits, k, *, dtype)              int32 (..., words(k)) → ±1 of dtype, (..., k)
@@ -34,7 +34,6 @@ All are for inference: they have no gradients, and say so when one is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -57,14 +56,14 @@ SCHEMAS = {
     "f32_binary_matmul": f"(Tensor x, Tensor b, *, {_FLOAT_EPILOGUE}) -> Tensor",
     "f32_binary_conv2d": f"(Tensor x, Tensor weight, *, {_WINDOW}, {_FLOAT_EPILOGUE}, {_ORDER}) -> Tensor",
 }
+PRODUCTS = tuple(name for name in SCHEMAS if name not in ("pack_bits", "unpack_bits"))
 
 _LIBRARY = torch.library.Library("onebit", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def register(implementation: ModuleType, key: str) -> None:
-    """Make the functions of a module, named like the operators, what runs on a device ("CPU", "CUDA")."""
-    for name in SCHEMAS:
-        _LIBRARY.impl(name, getattr(implementation, name), key)  # type: ignore[no-untyped-call]
+def register(name: str, function: Callable[..., Tensor], key: str) -> None:
+    """Make a function what runs for an operator on tensors of a device: "CPU" or "CUDA"."""
+    _LIBRARY.impl(name, function, key)  # type: ignore[no-untyped-call]
 
 
 def words(k: int) -> int:

@@ -89,10 +89,11 @@ class Conv2d(NamedTuple):
         """Rows and channels of the input of one sample."""
         return self.size[0] * self.size[1], self.channels
 
-    def out_pixels(self) -> int:
-        """Pixels of the result."""
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
         axes = zip(self.size, self.padding, self.dilation, self.kernel, self.stride, strict=True)
-        return prod((n + 2 * pad - dil * (k - 1) - 1) // step + 1 for n, pad, dil, k, step in axes)
+        height, width = ((n + 2 * pad - dil * (k - 1) - 1) // step + 1 for n, pad, dil, k, step in axes)
+        return height, width
 
 
 class Product:
@@ -139,7 +140,7 @@ class Product:
         self._library.call(f"onebit_plan_{name}", plan, byref(call), byref(value))
         del keep
         if channels_first and isinstance(shape, Conv2d):
-            sizes, axes = _PAIR(shape.out_pixels(), shape.n), _PAIR(1, 0)
+            sizes, axes = _PAIR(prod(shape.out_size()), shape.n), _PAIR(1, 0)
             self._library.call("onebit_plan_permute", plan, value, 2, sizes, axes, byref(value))
         form = "packed_output" if epilogue.store == Store.BITS else "output"
         self._library.call(f"onebit_plan_{form}", plan, value)
