@@ -5,7 +5,7 @@
 
 It needs PyTorch with CUDA and `pip install 'onebit[cuda]'` (or this source tree and the package cuda-core).
 Each section is a process of its own with a time of its own: one that hangs, crashes or runs out of time costs
-itself alone. Findings are lines of JSON in the folder of --out, written as they come. The table gives every bar.
+itself alone. Findings are lines of JSON in the folder of --out, written as they come. The table has all bars.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def main() -> int:
     print(f"# seed {arguments.seed}", flush=True)
     run_all(arguments, path)
     findings = read(path)
-    print(f"\n# {time.monotonic() - start:.0f} s\n{table(findings)}")
+    clocks = machine(arguments.dry)[-1]  # at the end: the last line of nvidia-smi
+    print(f"\n# {clocks}\n# {time.monotonic() - start:.0f} s\n{table(findings)}")
     return 0 if findings and all(finding.ok is not False for finding in findings) else 1
 
 

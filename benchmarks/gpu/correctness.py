@@ -70,8 +70,8 @@ def wrong(epilogue: Epilogue, out: torch.Tensor | Bits, sums: torch.Tensor) -> s
     assert isinstance(out, torch.Tensor)
     if isinstance(epilogue, ScaleBias):
         scale, bias = (torch.from_numpy(x).to(sums.device).double() for x in (epilogue.scale, epilogue.bias))
-        # In float64 the product is exact and the sum all but exact: rounded to float32 it is the fma's result,
-        # or the float beside it.
+        # In float64 the product is exact and the sum all but exact: in float32 that is the fma's result, or
+        # the float beside it.
         expected = (sums.double() * scale + bias).float()
         near = (out - expected).abs() <= torch.finfo(torch.float32).eps * expected.abs()
         return "" if bool(near.all()) else "floats differ by more than the last bit"
