@@ -21,7 +21,13 @@ MLP_VARIANTS = [
     {"weight_quantizer": "stochastic_sign", "dropout_input": 0.2, "dropout_hidden": 0.5},
 ]
 VARIANTS = {
-    **dict.fromkeys(MLPS, MLP_VARIANTS),
+    "binaryconnect_mlp": MLP_VARIANTS,
+    "bnn_mlp": [*MLP_VARIANTS, {"norm": "shift"}],
+    "binaryconnect_convnet_cifar10": [
+        {"scale_pixels": False, "weight_quantizer": "stochastic_sign"},
+        {"form": "modern", "hidden": ()},
+    ],
+    "xnor_convnet_cifar10": [{"input_scale": None, "hidden": ()}],
     "bnn_convnet_cifar10": [
         {"scale_pixels": False, "padding_value": 1, "widths": (1, 64), "hidden": ()},
         {"padding_value": -1, "activation": "stochastic_sign", "weight_quantizer": "stochastic_sign"},
@@ -248,3 +254,30 @@ def test_registering_needs_a_free_name_and_an_example_input() -> None:
 
 def test_models_is_reached_from_the_package() -> None:
     assert onebit.models.create is models.create
+
+
+def test_convnets_whose_weights_are_real_in_the_end_have_no_sign_left() -> None:
+    for options in ({"form": "float"}, {"weight_quantizer": "stochastic_sign", "test_weights": "real"}):
+        model = models.create_small("binaryconnect_convnet_cifar10", **options).eval()
+        x = models.example_input(model, 2)
+        exported = torch.export.export(model, (x,), strict=False).run_decompositions({})
+        assert torch.ops.onebit.sign.default not in [node.target for node in exported.graph.nodes]
+        assert torch.equal(exported.module()(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"form": "ternary"}, "form must be one of 'binaryconnect', 'bwn', .*; got 'ternary'"),
+        ({"test_weights": "latent"}, "test_weights must be 'binary' or 'real'; got 'latent'"),
+        ({"test_weights": "real"}, "belongs to weight_quantizer='stochastic_sign'; got 'ste_sign'"),
+    ],
+)
+def test_convnets_refuse_what_makes_no_sense(options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        models.create_small("binaryconnect_convnet_cifar10", **options)
+
+
+def test_the_bnn_mlp_knows_two_norms() -> None:
+    with pytest.raises(ValueError, match="norm must be one of 'batch', 'shift'; got 'layer'"):
+        models.create_small("bnn_mlp", norm="layer")

@@ -97,7 +97,9 @@ class BinaryConnectConvNet(ImageSequential):
             layers[f"linear{i}"] = parts.dense(fan_in, fan_out)
             _add(layers, i, parts.after(fan_out, images=False))
             channels = fan_in = fan_out
-        _add(layers, start + len(hidden), parts.last(channels, classes))
+        if not hidden:
+            layers["flatten"] = nn.Flatten()
+        _add(layers, start + len(hidden), parts.last(fan_in, classes))
         super().__init__(layers, input_shape, takes_bytes=scale_pixels)
 
 
