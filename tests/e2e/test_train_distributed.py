@@ -8,6 +8,7 @@ Forking saves the seconds that every process takes to import torch.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -143,14 +144,21 @@ def start(command: list[str | Path], timeout: float = 200) -> subprocess.Complet
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GLOO_SOCKET_IFNAME": "lo"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         env.pop(name, None)
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    words = [sys.executable, *map(str, command)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as started:
+        try:
+            out, err = started.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            started.terminate()  # upon which torchrun ends its processes
+            raise
+        finally:  # what it forked goes with it
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                started.wait(timeout=30)
+                os.killpg(started.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(words, started.returncode, out, err)
 
 
 @dataclass

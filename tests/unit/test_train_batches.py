@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from onebit.train import checkpoint as checkpoints
 from onebit.train.augment import augment, check, draw
 from onebit.train.batches import Batches, MemoryBatches, MemorySource, load_splits, shares
 from onebit.train.devices import restore_rank_state
-from onebit.train.distributed import World
+from onebit.train.distributed import World, _meeting
 from onebit.train.fields import AugmentRecipe
 from onebit.train.step import EagerStep
 
@@ -259,3 +260,20 @@ def test_another_teacher_is_refused_when_resuming(tmp_path: Path) -> None:
     (tmp_path / "2").rename(tmp_path / "teacher")
     with pytest.raises(TrainError, match="begun with another teacher than"):
         train(recipe, run_dir=tmp_path / "run", resume=True, tensorboard=False)
+
+
+def test_processes_meet_in_spite_of_what_an_earlier_start_left_in_the_store() -> None:
+    """Each rank is a thread here; the store is full of the numbers of a start that was killed."""
+    store = torch.distributed.HashStore()
+    for key in ("here/0", "here/1", "here/2", "taken/1", "taken/2"):
+        store.set(key, "stale")
+    store.set("offer", "stale stale stale")
+    with ThreadPoolExecutor(3) as pool:
+        late_first = [pool.submit(_meeting, store, rank, 3) for rank in (2, 0, 1)]
+        names = {future.result(timeout=60) for future in late_first}
+    assert len(names) == 1
+    assert names != {"stale"}
+    with ThreadPoolExecutor(2) as pool:
+        again = {future.result(timeout=60) for future in [pool.submit(_meeting, store, r, 2) for r in (0, 1)]}
+    assert len(again) == 1
+    assert again.isdisjoint(names)

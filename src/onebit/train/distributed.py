@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gc
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
 from onebit.train.errors import TrainError
 
 T = TypeVar("T")
+
+_MEETING_SECONDS = 600  # how much later than the first process the last may start
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,14 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        distributed.init_process_group(backend, device_id=device if backend == "nccl" else None)
+        shared, rank, size = next(rendezvous("env://"))
+        distributed.init_process_group(
+            backend,
+            store=distributed.PrefixStore(_meeting(shared, rank, size), shared),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=size,
+            device_id=device if backend == "nccl" else None,
+        )
     except (RuntimeError, ValueError) as error:
         raise TrainError(
             f"cannot join the other processes (RANK={os.environ['RANK']},"
@@ -146,6 +158,33 @@ def joined(device: torch.device) -> Iterator[World]:
     # waits for its threads, and out of such an object it would do so holding the lock they need to end.
     gc.collect()
     distributed.destroy_process_group()
+
+
+def _meeting(store: Any, rank: int, size: int) -> str:
+    """A name, out of a torch.distributed store, that all processes of this start know and no earlier one had.
+
+    torchrun's store outlives a restart, and with it the addresses of processes that are gone; a process that
+    reads one waits for the dead. (Its count of restarts is no such name: machines that joined at different
+    times count differently.) So each process writes a fresh number, rank 0 offers a name together with the
+    numbers that it has seen, and a process takes an offer only if its own number is in it.
+    """
+    mine = uuid.uuid4().hex
+    store.set(f"here/{rank}", mine)
+    deadline = time.monotonic() + _MEETING_SECONDS
+    while time.monotonic() < deadline:
+        if rank == 0:
+            seen = [store.get(f"here/{other}").decode() for other in range(size)]
+            store.set("offer", " ".join(seen))
+            taken = [f"taken/{other}" for other in range(1, size)]
+            if not taken or (store.check(taken) and all(store.get(key).decode() == mine for key in taken)):
+                return mine
+        else:
+            offer: list[str] = store.get("offer").decode().split()
+            if len(offer) == size and offer[rank] == mine:
+                store.set(f"taken/{rank}", offer[0])
+                return offer[0]
+        time.sleep(0.05)
+    raise RuntimeError(f"no sign of some of them in {_MEETING_SECONDS} s")
 
 
 def _world() -> World:
