@@ -155,6 +155,33 @@ def run_programs(setup: Setup) -> None:
             ops |= {node.op for node in program.nodes}
         note = f"{ran} of {len(seeds)}, {len(ops)} ops {failures[:3] or ''}"
         setup.record.check(f"random programs, {kind.__name__}", not failures and ran > 0, note)
+    check_operators(setup, setup.size(20, 2))
+
+
+def check_operators(setup: Setup, cases: int) -> None:
+    """The operators of onebit.ops, on tensors where the run's tensors lie, against float64."""
+    import onebit.ops  # registers them
+
+    ops = torch.ops.onebit
+    assert onebit.ops is not None
+    failures = []
+    for _ in range(cases):
+        m, n, k = (int(setup.rng.integers(1, setup.size(700, 50))) for _ in range(3))
+        a, b = setup.signs(m, k), setup.signs(n, k)
+        got = ops.binary_matmul(ops.pack_bits(a.float()), ops.pack_bits(b.float()), k)
+        failures += [] if torch.equal(got.long(), products(a, b)) else [f"{m}×{n}×{k}"]
+        size, channels, filters = (int(setup.rng.integers(low, 70)) for low in (3, 1, 1))
+        size = size if not setup.dry else 5
+        image = setup.signs(2 * size * size, channels).view(2, size, size, channels)
+        weight = setup.signs(filters * 9, channels).view(filters, 3, 3, channels)
+        y = ops.binary_conv2d(
+            ops.pack_bits(image.float()), ops.pack_bits(weight.float()), channels, padding=[1, 1]
+        )
+        first, last = (x.permute(0, 3, 1, 2).double() for x in (image, weight))
+        expected = torch.nn.functional.conv2d(first, last, padding=1).permute(0, 2, 3, 1)
+        right = torch.equal(y.double(), expected)
+        failures += [] if right else [f"convolution {size}² {channels} → {filters}"]
+    setup.record.check("the torch operators", not failures, f"{cases} of each kind {failures[:3] or ''}")
 
 
 def run_small(setup: Setup) -> None:

@@ -91,7 +91,6 @@ def check_large(setup: Setup, size: int) -> None:
 
 def cublas(setup: Setup, size: int, dtype: torch.dtype) -> float:
     """Seconds of cuBLAS's product of size³, ±1 inputs."""
-    torch.backends.cuda.matmul.allow_tf32 = False
     calls: Calls = []
     item = torch.tensor([], dtype=dtype).element_size()
     out_type = torch.int32 if dtype is torch.int8 else dtype

@@ -50,6 +50,8 @@ class Setup:
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+        torch.backends.cudnn.allow_tf32 = False
         self.rng = np.random.default_rng(self.seed)
         self.generator = torch.Generator(self.where).manual_seed(self.seed)
 
