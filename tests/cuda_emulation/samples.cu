@@ -72,8 +72,9 @@ extern "C" __global__ void copy_async(const uint4 *x, uint4 *out, int rounds, in
     }
 }
 
-/* d = popcount(a and b) of 16 × 256 and 8 × 256 bits, by ldmatrix and one mma. */
-extern "C" __global__ void mma_product(const u32 *a, const u32 *b, int *out) {
+/* out = popcount(a and b) of 16 × 256 and 8 × 256 bits, or a · b of 16 × 32 uint8 and 8 × 32 int8 (rows of 32
+ * bytes either way), by ldmatrix and one mma. */
+extern "C" __global__ void mma_product(const u32 *a, const u32 *b, int *out, int int8) {
     u32 *shared = reinterpret_cast<u32 *>(dynamic_shared());
     int lane = static_cast<int>(threadIdx.x);
     for (int i = lane; i < 128; i += 32)
@@ -89,7 +90,10 @@ extern "C" __global__ void mma_product(const u32 *a, const u32 *b, int *out) {
     ldmatrix_x4(right, shared_address(shared + 128 + row * 8 + matrix % 2 * 4));
     int d[4] = {};
     const u32 columns[2] = {right[0], right[1]};
-    mma_b1(d, left, columns);
+    if (int8)
+        ::onebit_emulation::mma_int8(d, left, columns, false, true);
+    else
+        mma_b1(d, left, columns);
     for (int i = 0; i < 4; i++)
         out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
 }

@@ -121,9 +121,11 @@ def test_cp_async_without_its_waits(device: EmulatedDevice, defect: int, seed: i
 
 def test_mma_and_ldmatrix(device: EmulatedDevice) -> None:
     a, b = random_bytes(16, 32), random_bytes(8, 32).flip(1)
-    out = torch.zeros(16, 8, dtype=torch.int32)
-    device.launch(sample(device, "mma_product"), (1, 1, 1), 32, 768, a, b, out)
-    assert np.array_equal(out.numpy(), popcount_product(a, b))
+    bytes_product = a.numpy().astype(np.int64) @ b.numpy().view(np.int8).astype(np.int64).T
+    for int8, expected in ((0, popcount_product(a, b)), (1, bytes_product)):
+        out = torch.zeros(16, 8, dtype=torch.int32)
+        device.launch(sample(device, "mma_product"), (1, 1, 1), 32, 768, a, b, out, int8)
+        assert np.array_equal(out.numpy(), expected)
 
 
 # ---- TMA, mbarriers, clusters ----
