@@ -301,15 +301,20 @@ def test_not_more_is_prepared_than_the_limit(monkeypatch: pytest.MonkeyPatch) ->
     assert len(prepared._prepared) == 3
 
 
-def test_python_ends_without_a_word() -> None:
-    code = (
-        "import sys, torch, onebit.ops\n"
-        "sys.stderr = sys.stdout\n"
-        "a = torch.ops.onebit.pack_bits(torch.randn(3, 40))\n"
-        "torch.ops.onebit.binary_matmul(a, a, 40)\n"
-        "print('done')"
-    )
-    assert run_python(code) == "done\n"
+def test_forked_children_compute_and_python_ends_without_a_word() -> None:
+    code = """
+import os, sys, torch, onebit.ops
+sys.stderr = sys.stdout
+torch.set_num_threads(2)
+a = torch.ops.onebit.pack_bits(torch.randn(300, 400))
+first = torch.ops.onebit.binary_matmul(a, a, 400)
+child = os.fork()
+again = torch.ops.onebit.binary_matmul(a, a, 400)
+if child == 0:
+    os._exit(0 if torch.equal(first, again) else 3)
+print(os.waitpid(child, 0)[1], torch.equal(first, again))
+"""
+    assert run_python(code) == "0 True\n"
 
 
 # ---- what PyTorch asks of an operator ----
