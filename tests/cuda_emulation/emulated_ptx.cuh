@@ -14,10 +14,19 @@ inline void named_barrier_sync(int id, int threads, ONEBIT_HERE) {
     ::onebit_emulation::barrier_sync(id, threads, where);
 }
 
+inline int dot_u8(u32 a, u32 b, int sum) {
+    for (int i = 0; i < 4; i++)
+        sum += static_cast<int>(a >> (8 * i) & 0xff) * static_cast<signed char>(b >> (8 * i) & 0xff);
+    return sum;
+}
+
 // ---- sm_80 ----
 #if __CUDA_ARCH__ >= 800
 inline void mma_b1(int (&d)[4], const u32 (&a)[4], const u32 (&b)[2], ONEBIT_HERE) {
     ::onebit_emulation::mma_b1(d, a, b, where);
+}
+inline void mma_u8(int (&d)[4], const u32 (&a)[4], const u32 (&b)[2], ONEBIT_HERE) {
+    ::onebit_emulation::mma_int8(d, a, b, false, true, where);
 }
 inline void ldmatrix_x4(u32 (&r)[4], u32 address, ONEBIT_HERE) {
     ::onebit_emulation::load_matrix(r, 4, address, where);

@@ -71,12 +71,16 @@ __device__ __forceinline__ void store_row_of_warp(const Epilogue &e, int m, int 
 
 /* ---- a warp that holds 16 rows × COLUMNS in the fragment layout of mma.sync and wgmma ----
  *
- * With g = lane / 4 and q = lane % 4, count[4j + 2h + c] is popc(a and b) of row g + 8h and
- * column 8j + 2q + c. */
+ * With g = lane / 4 and q = lane % 4, v[4j + 2h + c] is that of row g + 8h and column 8j + 2q + c. */
 
-/* The constants of a warp's COLUMNS columns: lane l holds those of columns 64i + 2l and 64i + 2l + 1, so a
- * load is coalesced; the lane that needs the pair of columns 8j + 2q asks lane 4(j % 8) + q for entry j / 8.
- */
+/* The constants of columns 8j + 2q and 8j + 2q + 1, for rows g and g + 8. */
+struct Columns {
+    int2 of_row[2];
+};
+
+/* The constants of a warp's COLUMNS columns, the same for all rows: lane l holds those of columns 64i + 2l
+ * and 64i + 2l + 1, so a load is coalesced; the lane that needs the pair of columns 8j + 2q asks lane
+ * 4(j % 8) + q for entry j / 8. */
 template <int COLUMNS> struct ColumnPairs {
     int2 value[COLUMNS / 64];
 
@@ -86,10 +90,23 @@ template <int COLUMNS> struct ColumnPairs {
             value[i] = __ldg(reinterpret_cast<const int2 *>(column + first + 64 * i) + lane_id());
     }
 
-    __device__ __forceinline__ int2 of(int j) const {
+    __device__ __forceinline__ Columns of(int j) const {
         const int source = 4 * (j % 8) + lane_id() % 4;
-        return make_int2(__shfl_sync(0xFFFFFFFFu, value[j / 8].x, source),
-                         __shfl_sync(0xFFFFFFFFu, value[j / 8].y, source));
+        const int2 pair = make_int2(__shfl_sync(0xFFFFFFFFu, value[j / 8].x, source),
+                                    __shfl_sync(0xFFFFFFFFu, value[j / 8].y, source));
+        return {pair, pair};
+    }
+};
+
+/* Constants that differ from row to row: `of_row` points at those of a lane's two rows, from the warp's first
+ * column on. Read where they are used, for their lines stay in L1. */
+struct ColumnsOfRows {
+    const int *of_row[2];
+
+    __device__ __forceinline__ Columns of(int j) const {
+        const int pair = 4 * j + lane_id() % 4;
+        return {__ldg(reinterpret_cast<const int2 *>(of_row[0]) + pair),
+                __ldg(reinterpret_cast<const int2 *>(of_row[1]) + pair)};
     }
 };
 
@@ -100,20 +117,19 @@ template <int COLUMNS> struct ColumnPairs {
  * W = COLUMNS / 32; in two exchanges each lane hands over the words that others keep and ors what it gets,
  * and ends with W / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16
  * bytes a lane. */
-template <int COLUMNS>
-__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first,
-                                               const int (&count)[COLUMNS / 2], int (&row_term)[2],
-                                               const ColumnPairs<COLUMNS> &pairs) {
+template <int COLUMNS, class Constants>
+__device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
+                                           const Constants &constants) {
     constexpr int W = COLUMNS / 32;
     const int q = lane_id() % 4;
     u32 word[2 * W] = {};
 #pragma unroll
     for (int j = 0; j < COLUMNS / 8; j++) {
-        const int2 column = pairs.of(j);
+        const Columns column = constants.of(j);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const u32 low = 4 * count[4 * j + 2 * h] - row_term[h] >= column.x;
-            const u32 high = 4 * count[4 * j + 2 * h + 1] - row_term[h] >= column.y;
+            const u32 low = v[4 * j + 2 * h] >= column.of_row[h].x;
+            const u32 high = v[4 * j + 2 * h + 1] >= column.of_row[h].y;
             word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
         }
     }
@@ -159,15 +175,14 @@ __device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int f
 #else
 /* Stores pairs of columns: with an even number of columns each pair is one 8-byte store, and a quad fills a
  * sector. */
-template <int COLUMNS>
-__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first,
-                                               const int (&count)[COLUMNS / 2], int (&row_term)[2],
-                                               const ColumnPairs<COLUMNS> &pairs) {
+template <int COLUMNS, class Constants>
+__device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
+                                           const Constants &constants) {
     const int q = lane_id() % 4;
     const bool even = e.columns % 2 == 0;
 #pragma unroll
     for (int j = 0; j < COLUMNS / 8; j++) {
-        const int2 column = pairs.of(j);
+        const Columns column = constants.of(j);
         const int n = first + 8 * j + 2 * q;
         float4 more = make_float4(1.0f, 0.0f, 1.0f, 0.0f);
         if (EPILOGUE == EPILOGUE_F32)
@@ -175,10 +190,9 @@ __device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int f
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int m = row + lane_id() / 4 + 8 * h;
-            const int x =
-                finish(4 * count[4 * j + 2 * h] - row_term[h] + column.x, make_float2(more.x, more.y));
-            const int y =
-                finish(4 * count[4 * j + 2 * h + 1] - row_term[h] + column.y, make_float2(more.z, more.w));
+            const int2 c = column.of_row[h];
+            const int x = finish(v[4 * j + 2 * h] + c.x, make_float2(more.x, more.y));
+            const int y = finish(v[4 * j + 2 * h + 1] + c.y, make_float2(more.z, more.w));
             int *out = static_cast<int *>(e.out) + static_cast<u64>(m) * e.columns + n;
             if (m >= e.rows || n >= e.columns)
                 continue;
@@ -193,6 +207,18 @@ __device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int f
     }
 }
 #endif
+
+/* The same for v = 4·count − row_term, count being popc(a and b). */
+template <int COLUMNS, class Constants>
+__device__ __forceinline__ void store_fragment(const Epilogue &e, int row, int first,
+                                               const int (&count)[COLUMNS / 2], const int (&row_term)[2],
+                                               const Constants &constants) {
+    int v[COLUMNS / 2];
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; i++)
+        v[i] = 4 * count[i] - row_term[i / 2 % 2];
+    store_sums<COLUMNS>(e, row, first, v, constants);
+}
 
 /* 2·popc(a) of a lane's two rows, zero for those beyond the last. */
 __device__ __forceinline__ void load_row_terms(int (&row_term)[2], const int *sums, int row, int rows) {

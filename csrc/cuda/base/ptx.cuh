@@ -45,6 +45,15 @@ __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* ---- bytes ---- */
+
+/* sum + Σ of four products, uint8 of a by int8 of b. */
+__device__ __forceinline__ int dot_u8(u32 a, u32 b, int sum) {
+    int d;
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
+    return d;
+}
+
 #if __CUDA_ARCH__ >= 800
 /* ---- sm_80: mma.sync, ldmatrix, cp.async ---- */
 
@@ -57,6 +66,15 @@ __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
  *   d[2] D(g + 8, 2q)          d[3] D(g + 8, 2q + 1) */
 __device__ __forceinline__ void mma_b1(int (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* d += a · b: A is 16 × 32 uint8 by rows, B is 32 × 8 int8 by columns, D is 16 × 8 int32. The words, of four
+ * bytes along K, lie as those of mma_b1 do. */
+__device__ __forceinline__ void mma_u8(int (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

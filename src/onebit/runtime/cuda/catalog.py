@@ -36,7 +36,15 @@ class Entry:
 def entries() -> tuple[Entry, ...]:
     """All kernels of all families."""
     # Each imports Entry from here.
-    from onebit.runtime.cuda import binary_gemm, elementwise, moves, packing, windows
+    from onebit.runtime.cuda import (
+        binary_conv,
+        binary_gemm,
+        elementwise,
+        first_layer,
+        moves,
+        packing,
+        windows,
+    )
 
-    families = (packing, binary_gemm, elementwise, windows, moves)
+    families = (packing, binary_gemm, binary_conv, first_layer, elementwise, windows, moves)
     return tuple(entry for family in families for entry in family.ENTRIES)

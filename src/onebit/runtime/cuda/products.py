@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from onebit.program import Program, TensorType
+import torch
+
+from onebit.program import Node, Program, TensorType
+from onebit.runtime.cuda import binary_conv, first_layer
+from onebit.runtime.cuda.binary_conv import BinaryConv
 from onebit.runtime.cuda.binary_gemm import MOST_BITS, BinaryGemm
 from onebit.runtime.cuda.device import Device
 from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.first_layer import ByteConv, ByteGemm
 from onebit.runtime.cuda.floats import FloatConv, FloatGemm
 from onebit.runtime.cuda.packing import Bits
 from onebit.runtime.cuda.values import Value
-from onebit.runtime.cuda.windows import DirectProduct
-from onebit.runtime.plan import Step
+from onebit.runtime.cuda.windows import DirectProduct, Geometry
+from onebit.runtime.plan import INTEGER_PRODUCTS, Step
 
 if TYPE_CHECKING:
     from onebit.runtime.cuda.stages import Run
@@ -30,15 +35,30 @@ class ReadyProduct:
     counts: bool = False  # it fills the sums of its output
 
 
-class _BinaryGemm:
-    def __init__(self, gemm: BinaryGemm) -> None:
-        self._gemm = gemm
-        self.nbytes = gemm.nbytes
+class _OnBits:
+    """A product of bits as a stage."""
+
+    def __init__(self, product: BinaryGemm | BinaryConv) -> None:
+        self._product = product
+        self.nbytes = product.nbytes
 
     def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
-        self._gemm(x, out if isinstance(out, Bits) else out.view(x.rows, self._gemm.columns))
+        self._product(x, out if isinstance(out, Bits) else out.view(-1, self._product.columns))
+
+
+class _OnBytes:
+    """A first layer as a stage."""
+
+    def __init__(self, product: ByteConv) -> None:
+        self._product = product
+        self.nbytes = product.nbytes
+
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+        (x,), (out,) = inputs, outs
+        assert isinstance(x, torch.Tensor)
+        self._product(x, out)
 
 
 def epilogue_of(step: Step) -> Epilogue:
@@ -55,15 +75,64 @@ def make_product(
 ) -> ReadyProduct:
     """The product of a step, over x → out (types of one sample)."""
     node = step.nodes[0]
-    weights = program.constants[node.inputs[1]]
-    if node.op == "binary_gemm" and x.channels <= MOST_BITS:
-        run = _BinaryGemm(BinaryGemm(device, weights.array, x.channels, epilogue_of(step)))
-        return ReadyProduct(run, True, reads_sums=True, counts=step.store == "bits")
+    fast = _fast(device, program, step, x, out)
+    if isinstance(fast, BinaryGemm | BinaryConv):
+        reads = isinstance(fast, BinaryGemm)
+        return ReadyProduct(_OnBits(fast), True, reads_sums=reads, counts=step.store == "bits")
+    if fast is not None:
+        return ReadyProduct(_OnBytes(fast), True, counts=step.store == "bits")
     if node.op == "f32_gemm":
         return ReadyProduct(FloatGemm(device, program, node), fused=_plain(step))
     if node.op == "f32_conv2d":
         return ReadyProduct(FloatConv(device, program, node), fused=_plain(step))
     return ReadyProduct(DirectProduct(device, program, node, x, out), fused=_plain(step))
+
+
+def _fast(
+    device: Device, program: Program, step: Step, x: TensorType, out: TensorType
+) -> BinaryGemm | BinaryConv | ByteConv | None:
+    """The product of integers by a fast kernel with its epilogue, or None where no such kernel takes it."""
+    node, epilogue = step.nodes[0], epilogue_of(step)
+    if node.op not in INTEGER_PRODUCTS:
+        return None
+    weights = program.constants[node.inputs[1]].array
+    if node.op == "binary_gemm":
+        return BinaryGemm(device, weights, x.channels, epilogue) if x.channels <= MOST_BITS else None
+    if node.op == "u8_gemm":
+        multiplier, offset = _int(node, "multiplier"), _int(node, "offset")
+        return ByteGemm(device, weights, x.channels, multiplier=multiplier, offset=offset, epilogue=epilogue)
+    geometry = Geometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
+    groups = _int(node, "groups")
+    if node.op == "u8_conv2d":
+        if not first_layer.covers(geometry, out.channels, groups):
+            return None
+        return ByteConv(
+            device,
+            weights,
+            x.channels,
+            geometry,
+            multiplier=_int(node, "multiplier"),
+            offset=_int(node, "offset"),
+            groups=groups,
+            epilogue=epilogue,
+        )
+    if geometry.is_pointwise and groups == 1:  # each output pixel is the product with one row
+        return BinaryGemm(device, weights[:, 0, 0], x.channels, epilogue) if x.channels <= MOST_BITS else None
+    if not binary_conv.covers(geometry, x.channels, out.channels, groups):
+        return None
+    return BinaryConv(
+        device,
+        weights,
+        x.channels,
+        geometry,
+        groups=groups,
+        padding_value=_int(node, "padding_value"),
+        epilogue=epilogue,
+    )
+
+
+def _int(node: Node, name: str) -> int:
+    return cast(int, node.attrs[name])
 
 
 def _plain(step: Step) -> bool:

@@ -58,6 +58,13 @@ class Geometry:
         return cls(*numbers)
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether each output has one tap, the pixel at its own place."""
+        kernel, stride = (self.kernel_h, self.kernel_w), (self.stride_h, self.stride_w)
+        same = (self.out_h, self.out_w, self.top, self.left) == (self.height, self.width, 0, 0)
+        return kernel == stride == (1, 1) and same
+
+    @property
     def numbers(self) -> tuple[int, ...]:
         """All of them."""
         return tuple(vars(self).values())
