@@ -110,7 +110,8 @@ def unoptimized_call(setup: Setup, a: torch.Tensor, b: torch.Tensor, c: torch.Te
     kernel = setup.device.kernel(str(UNOPTIMIZED), "unoptimized", {})
     (m, k), n = a.shape, b.shape[1]
     grid = (-(-n // 16), -(-m // 16), 1)
-    return lambda: setup.device.launch(kernel, grid, 256, 0, a, b, c, m, n, k)
+    tiles = 2 * 16 * 16 * 4  # bytes of shared memory
+    return lambda: setup.device.launch(kernel, grid, 256, tiles, a, b, c, m, n, k)
 
 
 def unoptimized(setup: Setup, size: int) -> float:
