@@ -258,11 +258,11 @@ def test_an_error_of_one_process_ends_both(ended: dict[str, Any]) -> None:
 def test_a_refusal_of_rank_0_reaches_the_other(ended: dict[str, Any]) -> None:
     again: Ended = ended["again"]
     assert again.statuses == [2, 2]
-    lines = sorted(again.err.splitlines())
-    assert len(lines) == 2
-    assert lines[0].startswith("onebit: rank 0 stopped: the folder")
-    assert lines[1].startswith("onebit: the folder")
-    assert all("already holds a run" in line for line in lines)
+    # Not line by line: the two write to one pipe, each in pieces.
+    assert again.err.count("onebit: rank 0 stopped: the folder") == 1
+    assert again.err.count("onebit: the folder") == 1
+    assert again.err.count("already holds a run") == 2
+    assert "Traceback" not in again.err
 
 
 @pytest.mark.slow  # as above
