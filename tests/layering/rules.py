@@ -45,7 +45,7 @@ ROOMS = {
     "nn": _room("", "torch"),
     "optim": _room("", "torch"),
     "models": _room("nn", "torch"),
-    "data": _room("", "numpy torch", "datasets huggingface_hub sklearn PIL soundfile"),
+    "data": _room("", "numpy torch", "datasets huggingface_hub fsspec pyarrow sklearn PIL soundfile"),
     "train": _room("nn optim models data", "numpy torch", "tqdm matplotlib tensorboard"),
     "lowering": _room("nn program", "numpy torch"),
     "runtime": _room("program", "numpy", only_in=(("cuda*", "torch"), ("cuda*", "cuda"))),

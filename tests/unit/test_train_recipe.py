@@ -35,9 +35,8 @@ def test_every_recipe_builds_its_model_and_survives_a_round_trip(name: str, tmp_
     assert recipe.name == name
     assert recipe.summary
     assert recipe.source
-    # Small layers: that the options are the model's own is what matters here.
-    small = load_recipe(name, ["model.hidden=[33]"])
-    assert sum(p.numel() for p in build_model(small).parameters()) > 0
+    with torch.device("meta"):  # without memory for weights
+        assert sum(p.numel() for p in build_model(recipe).parameters()) > 0
     path = tmp_path / "copy.toml"
     path.write_text(recipe_toml(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe

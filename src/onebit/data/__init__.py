@@ -1,5 +1,7 @@
 """Data sets → tensors: `load(name)` gives whole splits in memory, images as bytes, sounds as floats.
 
+What does not fit there is streamed: `open_stream` says which images there are, `streaming` makes batches.
+
 Names are resolved when first used, so that reading a WAV file (`onebit.data.wav`) loads no PyTorch.
 """
 
@@ -12,8 +14,9 @@ from onebit.data.errors import DataError
 if TYPE_CHECKING:
     from onebit.data.loading import NAMES, load
     from onebit.data.splits import Split, Splits
+    from onebit.data.stream_sets import open_stream
 
-__all__ = ["NAMES", "DataError", "Split", "Splits", "load"]
+__all__ = ["NAMES", "DataError", "Split", "Splits", "load", "open_stream"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from onebit.data import splits
 
         return getattr(splits, name)
+    if name == "open_stream":
+        from onebit.data import stream_sets
+
+        return stream_sets.open_stream
     raise AttributeError(f"module 'onebit.data' has no attribute {name!r}")

@@ -68,19 +68,27 @@ def load_image_folder(
     )
 
 
-def class_parts(root: Path, kind: FileKind) -> tuple[tuple[str, ...], dict[str, Part]]:
+def class_parts(
+    root: Path, kind: FileKind, *, test_is_validation: bool = False
+) -> tuple[tuple[str, ...], dict[str, Part]]:
     """The classes below `root`, and its files by split: "train", "test" and, if there, "validation".
 
     Files are `root`/train/CLASS/*, `root`/test/CLASS/* and `root`/validation/CLASS/*. Classes are the
     sub-folders' names in sorted order. Without train/ and test/ the classes stand in `root` itself and a
     fixed fifth of each class becomes the test split. Raises `DataError` for any other layout.
+
+    `test_is_validation` is for sets like ImageNet, whose test images have no labels: a validation split takes
+    the place of a test split that is not there, or that has no class folders.
     """
     train_root = root / "train" if (root / "train").is_dir() else root
     classes = _class_names(train_root, kind)
     paths, labels = _listing(train_root, classes, kind)
     parts = {"train": (paths, labels)}
     if train_root is not root:
-        parts |= _other_parts(root, classes, kind)
+        skipped = ("test",) if test_is_validation and not _has_folders(root / "test") else ()
+        parts |= _other_parts(root, classes, kind, skipped)
+    if test_is_validation and "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
     if "test" not in parts:
         parts |= _hold_out_test(root, paths, labels, classes, kind)
     return classes, parts
@@ -88,6 +96,11 @@ def class_parts(root: Path, kind: FileKind) -> tuple[tuple[str, ...], dict[str, 
 
 def _class_names(root: Path, kind: FileKind, least: int = 2) -> tuple[str, ...]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names and any(p.suffix.lower() in kind.suffixes for p in root.iterdir()):
+        raise DataError(
+            f"{root}: its {kind.noun}s lie in no class folders, so nothing tells their classes; move each"
+            " into a sub-folder named after its class (for ImageNet its synset, such as n01440764)"
+        )
     if len(names) < least:
         found = f"only {names[0]!r}" if names else "none"
         need = "two class folders or more" if least > 1 else "a class folder"
@@ -98,6 +111,10 @@ def _class_names(root: Path, kind: FileKind, least: int = 2) -> tuple[str, ...]:
             f" 'train'; {kind.layout}"
         )
     return tuple(names)
+
+
+def _has_folders(root: Path) -> bool:
+    return root.is_dir() and any(p.is_dir() for p in root.iterdir())
 
 
 def _listing(root: Path, classes: tuple[str, ...], kind: FileKind) -> Part:
@@ -117,11 +134,13 @@ def _listing(root: Path, classes: tuple[str, ...], kind: FileKind) -> Part:
     return paths, np.array(labels, dtype=np.int64)
 
 
-def _other_parts(root: Path, classes: tuple[str, ...], kind: FileKind) -> dict[str, Part]:
+def _other_parts(
+    root: Path, classes: tuple[str, ...], kind: FileKind, skipped: tuple[str, ...] = ()
+) -> dict[str, Part]:
     parts = {}
     for what, names in (("validation", _VALIDATION_NAMES), ("test", ("test",))):
         folder = next((root / n for n in names if (root / n).is_dir()), None)
-        if folder is None:
+        if folder is None or what in skipped:
             continue
         unknown = sorted(set(_class_names(folder, kind, least=1)) - set(classes))
         if unknown:

@@ -19,9 +19,9 @@ from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
 
 _PROBE_SECONDS = 5.0
-_ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
+ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
 _MOST_CLASSES = 1 << 20  # of a set that does not name its classes: beyond, the column holds something else
-_VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class HubSet:
     image: str | None = None
     label: str | None = None
     paper_order: bool = False  # validation = the last training images, as the papers take them
+    extra: bool = False  # there is a split "extra" of further training images
+    streamed: bool = False  # too large to be loaded whole
 
 
 KNOWN = {
     "mnist": HubSet("ylecun/mnist", None, "image", "label", paper_order=True),
     "cifar10": HubSet("uoft-cs/cifar10", None, "img", "label", paper_order=True),
-    "svhn": HubSet("ufldl-stanford/svhn", "cropped_digits", "image", "label"),
+    "svhn": HubSet("ufldl-stanford/svhn", "cropped_digits", "image", "label", extra=True),
+    "imagenet": HubSet("ILSVRC/imagenet-1k", None, "image", "label", streamed=True),
 }
 
 
@@ -50,15 +53,21 @@ def load_hub_set(
     validation: int,
     image_size: Size | None,
     channels: int | None,
+    extra: bool = False,
 ) -> Splits:
-    """Load `source` from the hub, or from the parquet files of `folder` when one is given."""
-    tables = _open(name, source, folder)
+    """Load `source` from the hub, or from the parquet files of `folder` when one is given.
+
+    With `extra` its split "extra" follows the training images.
+    """
+    tables = _open(name, source, folder, extra=extra)
     splits: dict[str, Split] = {}
     classes: tuple[str, ...] = ()
-    image_column, label_column = _columns(name, source, tables["train"])
+    image_column, label_column = find_columns(name, source, tables["train"].features)
     for what, table in tables.items():
         splits[what], names = _read(f"{name} {what}", table, image_column, label_column, image_size, channels)
         classes = classes or names
+    if extra:
+        splits["train"] = _joined(splits["train"], splits.pop("extra"))
     if "test" not in splits:
         order = fixed_permutation(len(splits["train"]))
         share = max(1, len(order) // 5)
@@ -75,14 +84,27 @@ def load_hub_set(
     )
 
 
-def _open(name: str, source: HubSet, folder: Path | None) -> dict[str, Any]:
-    """The data set's tables by our split names: "train", and "validation" and "test" where there are such."""
-    datasets = _import_datasets()
+def _joined(first: Split, second: Split) -> Split:
+    if first.images.shape[1:] != second.images.shape[1:]:
+        raise DataError(
+            f"the images of 'train' are {tuple(first.images.shape[1:])}, those of 'extra'"
+            f" {tuple(second.images.shape[1:])}; give image_size= to bring all to one size"
+        )
+    return Split(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))
+
+
+def _open(name: str, source: HubSet, folder: Path | None, *, extra: bool) -> dict[str, Any]:
+    """The data set's tables by our split names: "train", "extra" if asked for, and "validation" and "test"
+    where there are such."""
+    datasets = import_datasets()
     where = f"the folder {folder}" if folder else f"the hub ({source.path})"
     try:
-        with _quiet(datasets):
+        with quiet(datasets):
             if folder is not None:
-                found = datasets.load_dataset("parquet", data_files=_parquet_files(folder))
+                files = parquet_files(folder)
+                if not extra:
+                    files.pop("extra", None)
+                found = datasets.load_dataset("parquet", data_files=files)
             else:
                 with _offline_if_unreachable(name, datasets):
                     found = datasets.load_dataset(source.path, source.config)
@@ -95,11 +117,15 @@ def _open(name: str, source: HubSet, folder: Path | None) -> dict[str, Any]:
         cause = f"{type(error).__name__}: {lines[0]}"
         if folder is not None:
             raise DataError(f"cannot read data set {name!r} from {where} ({cause})") from error
-        raise DataError(f"cannot load data set {name!r} from {where}; {_ADVICE} ({cause})") from error
+        raise DataError(f"cannot load data set {name!r} from {where}; {ADVICE} ({cause})") from error
     if "train" not in found:
         raise DataError(f"{name}: {where} has no train split, only {', '.join(found) or 'nothing'}")
     tables = {"train": found["train"]}
-    validation = next((v for v in _VALIDATION_NAMES if v in found), None)
+    if extra:
+        if "extra" not in found:
+            raise DataError(f"{name}: {where} has no extra split, only {', '.join(found)} (data.extra)")
+        tables["extra"] = found["extra"]
+    validation = next((v for v in VALIDATION_NAMES if v in found), None)
     if validation is not None:
         tables["validation"] = found[validation]
     if "test" in found:
@@ -107,7 +133,8 @@ def _open(name: str, source: HubSet, folder: Path | None) -> dict[str, Any]:
     return tables
 
 
-def _import_datasets() -> Any:
+def import_datasets() -> Any:
+    """The `datasets` library. Raises `DataError` where it is not installed."""
     # Without these an unreachable hub is waited for by the minute. They are read when the library is
     # imported; a value that the user has set stays.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "10")
@@ -128,7 +155,7 @@ def _offline_if_unreachable(name: str, datasets: Any) -> Iterator[None]:
     import huggingface_hub
 
     endpoint = huggingface_hub.constants.ENDPOINT
-    if _answers(endpoint):
+    if answers(endpoint):
         yield
         return
     switches = [(huggingface_hub.constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
@@ -139,14 +166,14 @@ def _offline_if_unreachable(name: str, datasets: Any) -> Iterator[None]:
         yield
     except Exception as error:
         raise DataError(
-            f"data set {name!r}: nothing answers at {endpoint}, and it is not in the local cache; {_ADVICE}"
+            f"data set {name!r}: nothing answers at {endpoint}, and it is not in the local cache; {ADVICE}"
         ) from error
     finally:
         for (module, switch), value in zip(switches, before, strict=True):
             setattr(module, switch, value)
 
 
-def _answers(endpoint: str) -> bool:
+def answers(endpoint: str) -> bool:
     """True if an HTTP server, reached as the environment's proxies say, answers there at all."""
     try:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PROBE_SECONDS):
@@ -158,7 +185,7 @@ def _answers(endpoint: str) -> bool:
 
 
 @contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
+def quiet(datasets: Any) -> Iterator[None]:
     """Progress bars off for local preparation; whatever the user had chosen comes back after."""
     was_off = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
@@ -169,13 +196,13 @@ def _quiet(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _parquet_files(folder: Path) -> dict[str, list[str]]:
+def parquet_files(folder: Path) -> dict[str, list[str]]:
     """The parquet files below `folder` by split, told from how their names begin (train-00000-of-…)."""
     files: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.parquet")):
         stem = path.stem.split("-")[0].split("_")[0].lower()
         parent = path.parent.name.lower()
-        for split in ("train", "test", *_VALIDATION_NAMES):
+        for split in ("train", "extra", "test", *VALIDATION_NAMES):
             if split in (stem, parent):
                 files.setdefault(split, []).append(str(path))
                 break
@@ -186,9 +213,8 @@ def _parquet_files(folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _columns(name: str, source: HubSet, table: Any) -> tuple[str, str]:
-    """The names of the image column and the label column."""
-    features = table.features
+def find_columns(name: str, source: HubSet, features: Any) -> tuple[str, str]:
+    """The names of the image column and the label column; `features` maps names to their types."""
     images = [c for c, f in features.items() if type(f).__name__ == "Image" or _is_image_struct(f)]
     labels = [c for c, f in features.items() if type(f).__name__ == "ClassLabel"]
     if not labels:

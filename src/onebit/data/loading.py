@@ -34,6 +34,7 @@ def load(
     sample_rate: int | None = None,
     samples: int | None = None,
     whiten: bool | None = None,
+    extra: bool | None = None,
 ) -> Splits:
     """Load a data set whole: images as uint8 (N, C, H, W), or sounds as float32 (N, 1, samples); labels as
     int64 (N,).
@@ -45,7 +46,8 @@ def load(
     `image_size` (pixels, or (height, width)) rescales; `channels` (1 or 3) forces grey or colour. The
     embedded "digits" take `validation` only. Sounds ("fsdd") take `sample_rate` (Hz) and `samples` (of each
     clip) instead, 8,000 both unless given; see `onebit.data.audio`. `whiten` makes small images float32, by
-    global contrast normalization and ZCA; see `onebit.data.whiten`.
+    global contrast normalization and ZCA; see `onebit.data.whiten`. With `extra` the training images are
+    those of the splits "train" and "extra" (SVHN's: 604,388).
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
@@ -55,6 +57,7 @@ def load(
         validation=validation,
         of_images={"image_size": image_size, "channels": channels},
         of_sounds={"sample_rate": sample_rate, "samples": samples},
+        extra=bool(extra),
     )
     return whitened(splits) if whiten else splits
 
@@ -66,19 +69,26 @@ def _load(
     validation: int,
     of_images: dict[str, Any],
     of_sounds: dict[str, Any],
+    extra: bool,
 ) -> Splits:
     if validation < 0:
         raise DataError(f"validation={validation}: give the number of training images to hold out, 0 or more")
     if of_images["channels"] not in (None, 1, 3):
         raise DataError(f"channels={of_images['channels']}: give 1 (grey) or 3 (colour)")
+    if extra and not (name in KNOWN and KNOWN[name].extra):
+        raise DataError(f"the data set {name!r} has no split 'extra': leave it out (data.extra)")
+    if name in KNOWN and KNOWN[name].streamed:
+        raise DataError(
+            f"the data set {name!r} is too large to be loaded whole: stream it (data.stream=true)"
+        )
     if name == "digits":
         _refuse(of_sounds, "the data set 'digits' has images")
         _check_digits(data_dir, **of_images)
         return load_digits(validation)
-    folder = _folder(name, data_dir)
+    folder = data_folder(name, data_dir)
     if name == "fsdd" and folder is None:
         raise DataError(_NO_FSDD)
-    kind = None if folder is None else ".wav" if name == "fsdd" else _kind(folder)
+    kind = None if folder is None else ".wav" if name == "fsdd" else kind_of(folder)
     if folder is not None and kind == ".wav":
         _refuse(of_images, f"{folder} holds WAV files")
         return load_audio_folder(
@@ -90,19 +100,23 @@ def _load(
     _refuse(of_sounds, f"the data set {name!r} has images")
     source = KNOWN.get(name)
     if folder is not None and kind != ".parquet":
+        if extra:
+            raise DataError(
+                f"the split 'extra' is read from parquet files, and {folder} has none (data.extra)"
+            )
         return load_image_folder(folder, name, validation=validation, **of_images)
     if source is None:
         if folder is None and "/" not in name:
-            raise DataError(_unknown(name))
+            raise DataError(unknown_name(name))
         source = HubSet(name)
-    return load_hub_set(name, source, folder, validation=validation, **of_images)
+    return load_hub_set(name, source, folder, validation=validation, extra=extra, **of_images)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in options.items() if value is not None}
 
 
-def _kind(folder: Path) -> str:
+def kind_of(folder: Path) -> str:
     """What the folder holds at any depth: ".parquet" if any, else ".wav" if any, else "" (images)."""
     kind = ""
     for _, _, files in os.walk(folder):
@@ -134,7 +148,7 @@ def _check_digits(data_dir: str | Path | None, image_size: Size | None, channels
         )
 
 
-def _folder(name: str, data_dir: str | Path | None) -> Path | None:
+def data_folder(name: str, data_dir: str | Path | None) -> Path | None:
     """The local folder to read, checked; None for the hub."""
     if data_dir is None:
         return Path(name) if name not in KNOWN and Path(name).is_dir() else None
@@ -148,7 +162,8 @@ def _folder(name: str, data_dir: str | Path | None) -> Path | None:
     return folder
 
 
-def _unknown(name: str) -> str:
+def unknown_name(name: str) -> str:
+    """What to say of a name that is no data set."""
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return (

@@ -16,15 +16,18 @@ from onebit.nn import BinaryConv2d, NormalizePixels, RPReLU, RSign
 __all__ = ["ReActNetA"]
 
 
-def _conv(channels: int, kernel: int, stride: int) -> BinaryConv2d:
+def _conv(
+    channels: int, kernel: int, stride: int, input_quantizer: nn.Module | None, binary_weights: bool
+) -> BinaryConv2d:
     return BinaryConv2d(
         channels,
         channels,
         kernel,
         stride=stride,
         padding=kernel // 2,
-        input_quantizer=RSign(channels),
-        weight_scale="channel_mean_detached",
+        input_quantizer=input_quantizer,
+        weight_quantizer="ste_sign" if binary_weights else None,
+        weight_scale="channel_mean_detached" if binary_weights else None,
         init="glorot",
     )
 
@@ -38,9 +41,9 @@ class ReActBlock(nn.Module):
     pool 2×2.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, stride: int) -> None:
+    def __init__(self, fan_in: int, fan_out: int, stride: int, binary_weights: bool) -> None:
         super().__init__()
-        self.conv3 = _conv(fan_in, 3, stride)
+        self.conv3 = _conv(fan_in, 3, stride, RSign(fan_in), binary_weights)
         self.norm3 = nn.BatchNorm2d(fan_in)
         # ceil_mode: an odd image keeps its last row, as the 3×3 convolution of stride 2 does
         self.pool = (
@@ -49,10 +52,7 @@ class ReActBlock(nn.Module):
         self.activation3 = RPReLU(fan_in)
         self.sign1 = RSign(fan_in)
         self.conv1 = nn.ModuleList(
-            BinaryConv2d(
-                fan_in, fan_in, 1, input_quantizer=None, weight_scale="channel_mean_detached", init="glorot"
-            )
-            for _ in range(fan_out // fan_in)
+            _conv(fan_in, 1, 1, None, binary_weights) for _ in range(fan_out // fan_in)
         )
         self.norm1 = nn.ModuleList(nn.BatchNorm2d(fan_in) for _ in self.conv1)
         self.activation1 = RPReLU(fan_out)
@@ -78,6 +78,8 @@ class ReActNetA(ImageSequential):
     except from 32 to 64. RPReLU's shifts stand before and after the PReLU, the following RSign has its own.
 
     widths: channels of the stem and of each block; each is the one before it or its double.
+    binary_weights: False leaves the weights real, the first of the paper's two training steps; parameters have
+        the same names and shapes, so that the second step starts from them.
     ValueError for sizes that make no sense.
     """
 
@@ -87,6 +89,7 @@ class ReActNetA(ImageSequential):
         classes: int = 1000,
         widths: Sequence[int] = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024),
         *,
+        binary_weights: bool = True,
         normalize: bool = True,
     ) -> None:
         channels, _, _ = check_image(input_shape, classes, least=2)
@@ -100,7 +103,7 @@ class ReActNetA(ImageSequential):
         layers["norm"] = nn.BatchNorm2d(widths[0])
         for i in range(1, len(widths)):
             stride = 2 if i > 1 and widths[i] != widths[i - 1] else 1
-            layers[f"block{i}"] = ReActBlock(widths[i - 1], widths[i], stride)
+            layers[f"block{i}"] = ReActBlock(widths[i - 1], widths[i], stride, binary_weights)
         layers["average"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()
         layers["linear"] = nn.Linear(widths[-1], classes)

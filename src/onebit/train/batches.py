@@ -6,6 +6,7 @@ having them; `open_source` is where it is chosen.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from onebit import data
 from onebit.data import Split, Splits
+from onebit.data.crops import Crops
+from onebit.data.streaming import ImageStream, TrainingStream, in_order, worker_count
 from onebit.train import augment
 from onebit.train.distributed import World
 from onebit.train.errors import TrainError
@@ -154,6 +157,42 @@ class MemorySource:
             yield self._train.images[start : start + self._size]
 
 
+class StreamSource:
+    """`Source` of images that stay where they are until worker processes decode them for a batch."""
+
+    def __init__(self, stream: ImageStream, recipe: Recipe, device: torch.device, world: World) -> None:
+        self.name, self.classes, self.input_shape = stream.name, stream.classes, stream.input_shape
+        self.has_validation = stream.validation is not None
+        self._stream = stream
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if not world.alone else 1
+        workers = recipe.data.workers if recipe.data.workers >= 0 else worker_count(beside)
+        self._shared: dict[str, Any] = {
+            "rank": world.rank, "ranks": world.size, "workers": workers, "device": device
+        }  # fmt: skip
+        changes = recipe.augment
+        crops = Crops(
+            recipe.data.image_size,
+            resized=changes.resized_crop,
+            margin=(changes.crop, changes.crop_most or changes.crop),
+            flip=changes.flip,
+        )
+        self._train = TrainingStream(stream, recipe.batch_size, seed=recipe.seed, crops=crops, **self._shared)
+        self.train: Batches = self._train
+
+    def validation(self) -> Iterator[Batch]:
+        """See `Source`."""
+        if self._stream.validation is not None:
+            yield from in_order(self._stream, self._stream.validation, **self._shared)
+
+    def test(self) -> Iterator[Batch]:
+        """See `Source`."""
+        return in_order(self._stream, self._stream.test, **self._shared)
+
+    def plain(self, batches: int) -> Iterator[Tensor]:
+        """See `Source`: always the same random ones, each seen as a test sees it."""
+        return self._train.plain(batches)
+
+
 def shares(split: Split, world: World | None = None, size: int = EVALUATION_SIZE) -> Iterator[Batch]:
     """A rank's share of a split, in order, in pieces of at most `size` samples."""
     world = world or World()
@@ -165,9 +204,12 @@ def shares(split: Split, world: World | None = None, size: int = EVALUATION_SIZE
 
 def open_source(recipe: Recipe, data_dir: str | Path | None, device: torch.device, world: World) -> Source:
     """The recipe's data set, ready on the device. Raises `onebit.data.DataError` or `TrainError`."""
+    source: Source
     with world.first_of_the_machine_first():
-        splits = load_splits(recipe.data, data_dir)
-    source = MemorySource(splits, recipe, device, world)
+        if recipe.data.stream:
+            source = StreamSource(_opened(recipe.data, data_dir), recipe, device, world)
+        else:
+            source = MemorySource(load_splits(recipe.data, data_dir), recipe, device, world)
     _check_batch_size(recipe, source, world)
     return source
 
@@ -183,6 +225,17 @@ def load_splits(recipe: DataRecipe, data_dir: str | Path | None) -> Splits:
         sample_rate=recipe.sample_rate or None,
         samples=recipe.samples or None,
         whiten=recipe.whiten or None,
+        extra=recipe.extra or None,
+    )
+
+
+def _opened(recipe: DataRecipe, data_dir: str | Path | None) -> ImageStream:
+    return data.open_stream(
+        recipe.name,
+        data_dir,
+        validation=recipe.validation,
+        image_size=recipe.image_size,
+        channels=recipe.channels or 3,
     )
 
 

@@ -108,7 +108,7 @@ def check_same_recipe(old: dict[str, Any], new: dict[str, Any]) -> None:
     differences = [
         f"{key} was {before!r}, now {after!r}"
         for key, before, after in _compare(old, new)
-        if key not in ("checkpoint_seconds", "summary", "source")
+        if key not in ("checkpoint_seconds", "data.workers", "summary", "source")
     ]
     if differences:
         raise CheckpointError(

@@ -16,14 +16,21 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 LOSS_FUNCTIONS: dict[str, LossFunction] = {"square_hinge": square_hinge, "cross_entropy": F.cross_entropy}
 
+TOP = 5  # of many classes, papers also report how often the label is among the five highest scores …
+MANY_CLASSES = 100  # … and this many are many
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` is the mean over images, `correct` of `count` images were classified right."""
+    """`loss` is the mean over images, `correct` of `count` images were classified right.
+
+    Of `near` images the label was among the `TOP` highest scores.
+    """
 
     loss: float
     correct: int
     count: int
+    near: int
 
     @property
     def accuracy(self) -> float:
@@ -34,6 +41,11 @@ class Evaluation:
     def error(self) -> float:
         """Per cent of the images, 0 … 100; what the papers report."""
         return 100.0 * (self.count - self.correct) / self.count
+
+    @property
+    def top_accuracy(self) -> float:
+        """Per cent of the images whose label was among the `TOP` highest scores, 0 … 100."""
+        return 100.0 * self.near / self.count
 
 
 def evaluate(
@@ -57,13 +69,14 @@ def measure(
     loss: str | LossFunction,
     device: torch.device,
 ) -> Tensor:
-    """Sum of losses, right answers and samples, float64 (3,), of the model in eval mode on `batches`.
+    """Sums over `batches` of the model in eval mode: losses, right answers, samples, and samples whose label
+    is among the `TOP` highest scores; float64 (4,).
 
     Such sums may be added, over processes say, before `summed` reads them. The training mode is put back.
     """
     function = LOSS_FUNCTIONS[loss] if isinstance(loss, str) else loss
     modes = [(module, module.training) for module in model.modules()]
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
     model.eval()
     try:
         for inputs, labels in batches:
@@ -71,6 +84,8 @@ def measure(
             sums[0] += function(scores, labels).double() * len(labels)
             sums[1] += (scores.argmax(dim=1) == labels).sum()
             sums[2] += len(labels)
+            highest = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
+            sums[3] += (highest == labels[:, None]).sum()
     finally:
         for module, training in modes:
             module.training = training
@@ -79,5 +94,5 @@ def measure(
 
 def summed(sums: Tensor) -> Evaluation:
     """The evaluation that `measure`'s sums amount to."""
-    loss, correct, count = sums.tolist()
-    return Evaluation(loss / count, round(correct), round(count))
+    loss, correct, count, near = sums.tolist()
+    return Evaluation(loss / count, round(correct), round(count), round(near))

@@ -29,10 +29,20 @@ class DataRecipe:
     sample_rate: int = 0  # Hz, of sounds; 0: 8,000
     samples: int = 0  # of a sound; 0: 8,000
     whiten: bool = False  # small images: float32, by global contrast normalization and ZCA
+    extra: bool = False  # SVHN: train on the split "extra" too
+    stream: bool = False  # images of any sizes, read and decoded when they are needed, not held in memory
+    workers: int = -1  # processes a training process has to decode a stream; -1: as many as cores, up to 8
 
     def rules(self) -> Iterator[Rule]:
         yield "validation", self.validation, self.validation >= 0, "0 or more"
         yield "image_size", self.image_size, self.image_size >= 0, "0 or more"
+        sized = self.image_size > 0 or not self.stream
+        yield "image_size", self.image_size, sized, "1 or more, as in data.image_size=224, with data.stream"
+        others = [
+            f for f in ("sample_rate", "samples", "whiten", "extra") if self.stream and getattr(self, f)
+        ]
+        yield "stream", self.stream, not others, f"false, or no {' and no '.join(others)},"
+        yield "workers", self.workers, self.workers >= -1, "-1 or more"
         yield "channels", self.channels, self.channels in (0, 1, 3), "0, 1 or 3"
         yield "sample_rate", self.sample_rate, self.sample_rate >= 0, "0 or more"
         yield "samples", self.samples, self.samples >= 0, "0 or more"
@@ -98,20 +108,32 @@ class AugmentRecipe:
     """Random changes of each training sample, drawn anew each epoch; see `augment`.
 
     All are for images. What comes in from outside is `fill`, in the units of the data: 0 … 255 for bytes.
+    Of streamed images, which are larger than what the model sees, windows are cut (`onebit.data.crops`):
+    they have `flip`, `resized_crop`, and `crop` and `crop_most` with a meaning of their own.
     """
 
     flip: bool = False  # left to right, every second time
-    crop: int = 0  # pixels of padding around, from which a window of the image's size is cut
+    crop: int = (
+        0  # pixels of padding around, from which a window of the image's size is cut; streamed: pixels
+    )
+    # that the shorter side has beyond image_size when a window is cut …
+    crop_most: int = 0  # … streamed: at most, drawn from crop to this; 0: always `crop`
+    resized_crop: float = 0.0  # streamed: cut a window of this part of the area at least, of any near shape
     cutout: int = 0  # side, in pixels, of a square that is filled (arXiv 1708.04552)
     fill: float = 0.0
 
     @property
     def any(self) -> bool:
-        """True if there is anything to do."""
+        """True if there is anything to do to images that are held in memory."""
         return self.flip or self.crop > 0 or self.cutout > 0
 
     def rules(self) -> Iterator[Rule]:
         yield "crop", self.crop, self.crop >= 0, "0 or more pixels"
+        most = self.crop_most
+        yield "crop_most", most, most == 0 or most >= self.crop, f"0, or crop ({self.crop}) or more pixels"
+        yield "resized_crop", self.resized_crop, 0 <= self.resized_crop <= 1, "a part of the area, 0 … 1"
+        both = self.resized_crop > 0 and self.crop + most > 0
+        yield "resized_crop", self.resized_crop, not both, "0 together with crop, or no crop,"
         yield "cutout", self.cutout, self.cutout >= 0, "0 or more pixels"
         yield "fill", self.fill, math.isfinite(self.fill), "a finite number"
 
@@ -181,5 +203,10 @@ class Recipe:
             ('precision = "float32" and no sync_batch_norm'),
         )
         yield "checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"
+        window = {"resized_crop": self.augment.resized_crop, "crop_most": self.augment.crop_most}
+        for where, value in window.items():
+            yield f"augment.{where}", value, self.data.stream or not value, "data.stream = true, or 0,"
+        cutout = self.augment.cutout
+        yield "augment.cutout", cutout, not (self.data.stream and cutout), "0 with data.stream"
         warmup = self.optimizer.warmup_epochs
         yield "optimizer.warmup_epochs", warmup, warmup < self.epochs, f"less than epochs ({self.epochs})"

@@ -22,7 +22,7 @@ from onebit.train.devices import device_name, find_device, rank_state, restore_r
 from onebit.train.distill import load_teacher
 from onebit.train.distributed import World
 from onebit.train.errors import TrainError
-from onebit.train.evaluation import LOSS_FUNCTIONS, measure, summed
+from onebit.train.evaluation import LOSS_FUNCTIONS, MANY_CLASSES, Evaluation, measure, summed
 from onebit.train.fields import Recipe
 from onebit.train.optimizers import learning_rate, load_optimizer, make_optimizer, set_learning_rate
 from onebit.train.precision import mixed, tf32
@@ -259,7 +259,7 @@ class _Run:
             sums = measure(model, self.source.test(), loss=self.loss, device=self.device)
         tested = summed(self.world.sum(sums))
         if self.world.is_main:
-            self._write(model, tested.error, tested.count)
+            self._write(model, tested)
         return RunResult(
             self.folder,
             recipe.epochs,
@@ -271,14 +271,15 @@ class _Run:
             model,
         )
 
-    def _write(self, model: nn.Module, test_error: float, test_images: int) -> None:
+    def _write(self, model: nn.Module, tested: Evaluation) -> None:
         result = {
             "recipe": self.recipe.name,
             "epochs": self.recipe.epochs,
             "best_epoch": self.best.epoch,
             "validation_error": self.best.validation_error,
-            "test_error": test_error,
-            "test_images": test_images,
+            "test_error": tested.error,
+            **self._top("test_top5_error", 100.0 - tested.top_accuracy),
+            "test_images": tested.count,
             "seconds": self.position.seconds,
             "threads": self.recipe.threads,
             "processes": self.world.size,
@@ -287,6 +288,10 @@ class _Run:
         }
         plot_curves(self.folder / CURVES_NAME, self.recipe.name, self.history, self.progress.note)
         write_result(self.folder, _copy(model.state_dict(), "cpu"), result)
+
+    def _top(self, key: str, value: float | None) -> dict[str, float | None]:
+        """An entry of a record, where there are many classes."""
+        return {key: value} if len(self.source.classes) >= MANY_CLASSES else {}
 
     def _epoch(self) -> None:
         recipe, epoch = self.recipe, self.position.epoch
@@ -332,6 +337,7 @@ class _Run:
             "train_accuracy": 100 * right / seen,
             "validation_loss": measured.loss if measured else None,
             "validation_accuracy": measured.accuracy if measured else None,
+            **self._top("validation_top5_accuracy", measured.top_accuracy if measured else None),
             "seconds": self.position.seconds,
         }
         self.history.append(record)
