@@ -119,6 +119,7 @@ __device__ __forceinline__ u32 cluster_rank() {
 
 /* Waits for every thread of every block of the cluster, and makes their writes to shared memory visible. */
 __device__ __forceinline__ void cluster_sync() {
+    __syncwarp(); /* .aligned: the lanes must come together */
     asm volatile("barrier.cluster.arrive.release.aligned;\n\t"
                  "barrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
@@ -147,7 +148,11 @@ template <int N> __device__ __forceinline__ void registers_decrease() {
 /* ---- sm_90: mbarriers ----
  * An mbarrier is 8 bytes of shared memory, aligned to 8. A phase ends when its pending arrivals and its
  * pending bytes are both zero; the next phase then begins with the count of arrivals given to mbarrier_init.
- */
+ *
+ * Arrivals and waits have the default scope, the block, also across a cluster. They order what TMA has
+ * written and what wgmma has read, which is not the threads' own memory traffic; with .cluster scope every
+ * arrival would wait for the thread's stores to global memory (MEMBAR.GPU) and every wait would empty L1. So
+ * they do not make ordinary writes of one block visible to another: that takes cluster_sync. */
 
 __device__ __forceinline__ void mbarrier_init(u32 barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -167,7 +172,7 @@ __device__ __forceinline__ void mbarrier_arrive(u32 barrier) {
 __device__ __forceinline__ void mbarrier_arrive_at(u32 barrier, u32 rank) {
     asm volatile("{\n\t.reg .b32 remote;\n\t"
                  "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier),
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier),
                  "r"(rank)
                  : "memory");
 }
@@ -184,7 +189,7 @@ __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
     u32 done = 0;
     while (!done) {
         asm volatile("{\n\t.reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
                      "selp.u32 %0, 1, 0, p;\n\t}"
                      : "=r"(done)
                      : "r"(barrier), "r"(parity)
