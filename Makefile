@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PY_SOURCES := src tests benchmarks examples .ci
 C_SOURCES := $(shell find csrc -name '*.[ch]')
+CUDA_SOURCES := $(shell find csrc/cuda benchmarks/gpu tests/cuda_emulation -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.h')
 
 .PHONY: demo test test-long test-c check format bench clean
 
@@ -18,7 +19,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -na
 PACKAGES := pyproject.toml constraints.txt .ci/requirements.py
 BUILD_TOOLS := scikit-build-core cmake ninja
 DEV = $(VENV)/.dev-packages $(VENV)/.built
-DEV_TOOLS := pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format psutil
+DEV_TOOLS := pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format psutil safetensors transformers
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onebit needs Python 3.11 or later, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
@@ -61,13 +62,13 @@ check: $(DEV)
 	$(BIN)/ruff format --check $(PY_SOURCES)
 	$(BIN)/ruff check $(PY_SOURCES)
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES) $(CUDA_SOURCES)
 	$(BIN)/python -m pytest -q tests/layering
 
 format: $(DEV)
 	$(BIN)/ruff format $(PY_SOURCES)
 	$(BIN)/ruff check --fix $(PY_SOURCES)
-	$(BIN)/clang-format -i $(C_SOURCES)
+	$(BIN)/clang-format -i $(C_SOURCES) $(CUDA_SOURCES)
 
 bench: $(DEV)
 	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DONEBIT_TESTS=ON > /dev/null

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from onebit import models
 from onebit.train import load_recipe, recipe_names
 from onebit.train.recipe import recipe_tree
 from onebit.train.rundir import RESULT_NAME, run_recipe
@@ -69,16 +70,8 @@ def add(run_dir: Path, data_dir: str | None) -> None:
         raise SystemExit(f"{run_dir} holds no finished run: it has no {RESULT_NAME}")
     result = json.loads((run_dir / RESULT_NAME).read_text())
     recipe = run_recipe(run_dir)
-    command = [sys.executable, "-m", "onebit", "eval", str(run_dir), "--json"]
-    evaluated = subprocess.run(
-        [*command, *(["--data-dir", data_dir] if data_dir else [])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if evaluated.returncode:
-        raise SystemExit(f"onebit eval {run_dir} failed:\n{evaluated.stderr}")
-    report = json.loads(evaluated.stdout)
+    convertible = models.entry(recipe.model.name).unconvertible is None
+    report = evaluated(run_dir, data_dir) if convertible else {}
     line = {
         "recipe": recipe.name,
         "changes": changes(run_dir),
@@ -89,9 +82,8 @@ def add(run_dir: Path, data_dir: str | None) -> None:
             key: result[key] for key in ("test_error", "epochs", "best_epoch", "seconds", "device", "threads")
         },
         "torch": result["torch"],
-        "test_samples": report["images"],
-        "packed_test_error": 100 - report["packed"]["accuracy"],
-        "predictions_that_differ": report["predictions_that_differ"],
+        "test_samples": result["test_images"],
+        "predictions_that_differ": report.get("predictions_that_differ"),
     }
     identity = ("recipe", "changes", "seed", "device", "threads")
     others = [run for run in kept() if any(run[key] != line[key] for key in identity)]
@@ -99,6 +91,17 @@ def add(run_dir: Path, data_dir: str | None) -> None:
     lines = sorted(json.dumps(run, ensure_ascii=False) for run in [*others, line])
     RUNS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{recipe.name}, seed {recipe.seed}: {result['test_error']:.2f} % test error kept")
+
+
+def evaluated(run_dir: Path, data_dir: str | None) -> dict[str, Any]:
+    """What `onebit eval` counts of the run, packed and in PyTorch."""
+    command = [sys.executable, "-m", "onebit", "eval", str(run_dir), "--json"]
+    command += ["--data-dir", data_dir] if data_dir else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"onebit eval {run_dir} failed:\n{done.stderr}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def kept() -> list[dict[str, Any]]:
@@ -133,15 +136,14 @@ def _row(key: tuple[Any, ...], runs: list[dict[str, Any]]) -> str:
     ours = f"{sum(errors) / len(errors):.2f} %"
     if len(errors) > 1:
         ours += f" ({min(errors):.2f}–{max(errors):.2f})"
-    differ = sum(run["predictions_that_differ"] for run in runs)
+    counts = [run["predictions_that_differ"] for run in runs]
     samples = sum(run["test_samples"] for run in runs)
+    differ = "no Program" if None in counts else f"{sum(counts):,} of {samples:,}"
     seconds = sum(run["seconds"] for run in runs) / len(runs)
     what = _code(name) + "".join(f", {_code(change)}" for change in changed)
     where = f"{device}, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
     seeds = ", ".join(str(run["seed"]) for run in sorted(runs, key=lambda run: run["seed"]))
-    return _line(
-        what, runs[0]["data"], name, ours, seeds, f"{differ:,} of {samples:,}", _duration(seconds), where
-    )
+    return _line(what, runs[0]["data"], name, ours, seeds, differ, _duration(seconds), where)
 
 
 def _line(what: str, data: str, name: str | None, *others: str) -> str:

@@ -41,7 +41,7 @@ _ALL_ROOMS = frozenset(
 )
 
 ROOMS = {
-    "program": _room("", "numpy safetensors"),
+    "program": _room("", "numpy"),
     "nn": _room("", "torch"),
     "optim": _room("", "torch"),
     "models": _room("nn", "torch"),

@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("onebit", "numpy", "safetensors", "torch", "onnx", "onnxruntime")
+PACKAGES = ("onebit", "numpy", "torch", "onnx", "onnxruntime")
 
 
 def _cpuinfo() -> dict[str, str]:
