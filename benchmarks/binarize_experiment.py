@@ -135,17 +135,12 @@ def table(lines: list[dict]) -> str:
         "scratch": f"{first['epochs']}",
         "scratch, long": f"{first['float_epochs'] + first['epochs']}",
     }
-    rows = [
-        "| network | epochs | test error, mean (least – most) | seeds | training |",
-        "|---|---|---|---|---|",
-    ]
+    rows = ["| network | epochs | test error, mean (least – most) | seeds |", "|---|---|---|---|"]
     for row, budget in budgets.items():
-        of_row = [line for line in lines if line["row"] == row]
-        if of_row:
-            errors = [line["error"] for line in of_row]
+        errors = [line["error"] for line in lines if line["row"] == row]
+        if errors:
             span = f"{mean(errors):.2f} % ({min(errors):.2f} – {max(errors):.2f})"
-            seconds = mean(line["seconds"] for line in of_row)
-            rows.append(f"| {row} | {budget} | {span} | {len(errors)} | {seconds:.0f} s |")
+            rows.append(f"| {row} | {budget} | {span} | {len(errors)} |")
     return "\n".join(rows)
 
 
