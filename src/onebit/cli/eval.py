@@ -8,6 +8,9 @@ onebit eval digits.onebit --data digits        the file alone
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,6 @@ from onebit.cli.show import print_json, table
 if TYPE_CHECKING:
     import torch
 
-    from onebit.data import Splits
     from onebit.program import Program
 
 HELP = "accuracy of a run or a .onebit file, and predictions that differ"
@@ -54,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
         model, own = _model_of(run_dir, pack=program is None)
         program = program or own
     assert program is not None
-    splits = _data(args, run_dir, program)
-    report = _compare(model, program, splits, args.threads)
+    test = _data(args, run_dir, program)
+    report = _compare(model, program, test, args.threads)
     if args.json:
         print_json(report)
     else:
-        _print(report, "images" if len(splits.input_shape) == 3 else "sounds")
+        _print(report, "images" if len(test.input_shape) == 3 else "sounds")
     return 0
 
 
@@ -73,16 +75,23 @@ def _model_of(run_dir: Path, *, pack: bool) -> tuple[torch.nn.Module, Program | 
     return load_model(run_dir), None
 
 
-def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> Splits:
-    """The data set named with --data; else the run's own, prepared as in training; else the file's own."""
-    from onebit import data
+@dataclass(frozen=True)
+class _Test:
+    """The test samples in order, in batches of inputs and labels, and the shape of one."""
 
+    name: str
+    input_shape: tuple[int, ...]
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> _Test:
+    """The data set named with --data; else the run's own, prepared as in training; else the file's own."""
     if args.data is None and run_dir is not None:
         from onebit.train import run_recipe
 
         of_run = run_recipe(run_dir).data
         as_trained: dict[str, Any] = {field: getattr(of_run, field) or None for field in PREPARATION}
-        return data.load(of_run.name, args.data_dir, **as_trained)
+        return _opened(of_run.name, args.data_dir, as_trained)
     name = args.data or program.metadata.get("data")
     if name is None:
         raise UserError(f"{args.what[0]!r} does not say what it was trained on; add e.g. --data digits")
@@ -91,29 +100,48 @@ def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> S
         for field in PREPARATION
         if args.data is None and program.metadata.get(field, "").isdecimal()
     }
-    return data.load(name, args.data_dir, **prepared)
+    return _opened(name, args.data_dir, prepared)
 
 
-def _compare(model: torch.nn.Module | None, program: Program, splits: Splits, threads: int) -> dict[str, Any]:
+def _opened(name: str, data_dir: str | None, prepared: dict[str, Any]) -> _Test:
+    from onebit import data
+
+    if prepared.pop("stream", None):
+        from onebit.data.streaming import in_order, worker_count
+
+        size, channels = prepared["image_size"], prepared.get("channels") or 3
+        stream = data.open_stream(name, data_dir, image_size=size, channels=channels)
+        return _Test(stream.name, stream.input_shape, in_order(stream, stream.test, workers=worker_count()))
+    splits = data.load(name, data_dir, **prepared)
+    return _Test(splits.name, splits.input_shape, iter([(splits.test.images, splits.test.labels)]))
+
+
+def _compare(model: torch.nn.Module | None, program: Program, test: _Test, threads: int) -> dict[str, Any]:
     import torch
 
     from onebit.cli.runs import packed_scores, torch_scores
     from onebit.runtime import Engine
 
-    images, labels = splits.test.images, splits.test.labels.numpy()
-    scores = {}
+    engine = Engine(program, threads=threads)
     if model is not None:
         torch.set_num_threads(threads)
-        scores["pytorch"] = torch_scores(model, images)
-    scores["packed"] = packed_scores(Engine(program, threads=threads), images.numpy())
-    report: dict[str, Any] = {"data": splits.name, "images": len(labels), "threads": threads}
-    for name, values in scores.items():
-        correct = int((values.argmax(axis=1) == labels).sum())
-        report[name] = {"correct": correct, "accuracy": 100 * correct / len(labels)}
+    count: Counter[str] = Counter()
+    for images, labels in test.batches:
+        scores = {"pytorch": torch_scores(model, images)} if model is not None else {}
+        scores["packed"] = packed_scores(engine, images.numpy())
+        count["images"] += len(labels)
+        for name, values in scores.items():
+            count[name] += int((values.argmax(axis=1) == labels.numpy()).sum())
+        if model is not None:
+            first, second = scores.values()
+            count["predictions"] += int((first.argmax(axis=1) != second.argmax(axis=1)).sum())
+            count["scores"] += int((first != second).sum())
+    report: dict[str, Any] = {"data": test.name, "images": count["images"], "threads": threads}
+    for name in ("pytorch", "packed") if model is not None else ("packed",):
+        report[name] = {"correct": count[name], "accuracy": 100 * count[name] / count["images"]}
     if model is not None:
-        predictions = [values.argmax(axis=1) for values in scores.values()]
-        report["predictions_that_differ"] = int((predictions[0] != predictions[1]).sum())
-        report["scores_that_differ"] = int((scores["pytorch"] != scores["packed"]).sum())
+        report["predictions_that_differ"] = count["predictions"]
+        report["scores_that_differ"] = count["scores"]
     return report
 
 

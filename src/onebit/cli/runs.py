@@ -23,6 +23,7 @@ PREPARATION = (
     "sample_rate",
     "samples",
     "whiten",
+    "stream",
 )  # fields of a recipe's data, and of a file
 _BATCH = 1000  # images a call: enough to be fast, small beside the data set
 
