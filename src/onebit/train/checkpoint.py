@@ -58,6 +58,7 @@ class Checkpoint:
     batches: dict[str, Any]  # Batches.state_dict
     ranks: list[dict[str, Any]]  # of each process: "cpu" and "cuda", its generators; "sums", of the epoch
     history: list[dict[str, Any]]
+    signs: dict[str, torch.Tensor] = field(default_factory=dict)  # of the weights, where a run is diagnosed
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

@@ -178,6 +178,7 @@ class Recipe:
     tf32: bool = True  # CUDA: products of float32 in TF32, exact where the factors are ±1 or scaled pixels
     precision: str = "float32"  # bf16: mixed, see `precision`
     channels_last: bool = False  # the layout in which convolutions are fastest on GPUs
+    diagnose: bool = False  # look at the binary layers after each epoch (nn.diagnose): metrics and a plot
     save_bits: bool = False  # keep bits and small integers for the backward pass (nn.save_bits_)
     compile: bool = False  # torch.compile; seldom faster on a CPU
     cuda_graph: bool = False  # CUDA: record a whole training step once and replay it

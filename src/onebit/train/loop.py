@@ -19,6 +19,7 @@ from onebit.train import distributed
 from onebit.train.batches import Source, open_source
 from onebit.train.checkpoint import Best, Checkpoint, Position
 from onebit.train.devices import device_name, find_device, rank_state, restore_rank_state
+from onebit.train.diagnosis import PLOT_NAME, Watch, plot_layers
 from onebit.train.distill import load_teacher
 from onebit.train.distributed import World
 from onebit.train.errors import TrainError
@@ -40,6 +41,7 @@ from onebit.train.rundir import (
 from onebit.train.step import EagerStep, ReplayedStep, Step
 from onebit.train.weights import start_from
 
+_DIAGNOSED_BATCHES = 4  # of training samples, whose signs are looked at after an epoch
 _AGREE_EVERY = 20  # steps after which several processes agree on whether a checkpoint is due
 
 
@@ -170,6 +172,7 @@ class _Run:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.history: list[dict[str, Any]] = []
         self.step = self._make_step(notes)
+        self.watch = Watch(self.model) if recipe.diagnose else None
         if checkpoint is None:
             world.agreed(lambda: begin_run(self.folder, recipe))
         else:
@@ -287,6 +290,8 @@ class _Run:
             "torch": str(torch.__version__),
         }
         plot_curves(self.folder / CURVES_NAME, self.recipe.name, self.history, self.progress.note)
+        if self.watch:
+            plot_layers(self.folder / PLOT_NAME, self.recipe.name, self.history, self.progress.note)
         write_result(self.folder, _copy(model.state_dict(), "cpu"), result)
 
     def _top(self, key: str, value: float | None) -> dict[str, float | None]:
@@ -339,6 +344,7 @@ class _Run:
             "validation_accuracy": measured.accuracy if measured else None,
             **self._top("validation_top5_accuracy", measured.top_accuracy if measured else None),
             "seconds": self.position.seconds,
+            **(self.watch.record(self.source.plain(_DIAGNOSED_BATCHES)) if self.watch else {}),
         }
         self.history.append(record)
         if self.records is not None:
@@ -377,6 +383,7 @@ class _Run:
                 batches=self.source.train.state_dict(),
                 ranks=ranks,
                 history=self.history,
+                signs=self.watch.state_dict() if self.watch else {},
             ),
         )
 
@@ -389,6 +396,8 @@ class _Run:
         self.best = Best(
             checkpoint.best.epoch, checkpoint.best.validation_error, _copy(checkpoint.best.model, self.device)
         )
+        if self.watch:
+            self.watch.load_state_dict(checkpoint.signs)
         self.source.train.load_state_dict(checkpoint.batches)
         restore_rank_state(checkpoint.ranks, self.world, self.device, self.sums)
 

@@ -30,7 +30,11 @@ class Records:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for key, value in record.items():
-                if key != "epoch" and value is not None:
+                if isinstance(value, dict):  # layer → measure → number
+                    for layer, measures in value.items():
+                        for measure, number in measures.items():
+                            self._events.add_scalar(f"{measure}/{layer}", number, record["epoch"])
+                elif key != "epoch" and value is not None:
                     self._events.add_scalar(_tag(key), value, record["epoch"])
 
     def close(self) -> None:
