@@ -106,20 +106,21 @@ class CudaDevice:
         # The driver wants the map aligned to 64 bytes.
         buffer = ctypes.create_string_buffer(_MAP_BYTES + _MAP_ALIGNMENT)
         begin = -(-ctypes.addressof(buffer) // _MAP_ALIGNMENT) * _MAP_ALIGNMENT
-        status = _encode_function()(
-            ctypes.c_void_p(begin),
-            _UINT8,
-            2,
-            ctypes.c_void_p(tensor.data_ptr()),
-            (ctypes.c_uint64 * 2)(row_bytes, rows),
-            (ctypes.c_uint64 * 1)(row_bytes),
-            (ctypes.c_uint32 * 2)(box_bytes, box_rows),
-            (ctypes.c_uint32 * 2)(1, 1),
-            0,  # not interleaved
-            _SWIZZLES[swizzle],
-            _PROMOTE_256,
-            0,  # outside is zero
-        )
+        with _Current(self._driver, self._context):
+            status = _encode_function()(
+                ctypes.c_void_p(begin),
+                _UINT8,
+                2,
+                ctypes.c_void_p(tensor.data_ptr()),
+                (ctypes.c_uint64 * 2)(row_bytes, rows),
+                (ctypes.c_uint64 * 1)(row_bytes),
+                (ctypes.c_uint32 * 2)(box_bytes, box_rows),
+                (ctypes.c_uint32 * 2)(1, 1),
+                0,  # not interleaved
+                _SWIZZLES[swizzle],
+                _PROMOTE_256,
+                0,  # outside is zero
+            )
         if status != 0:
             raise EngineError(
                 f"the driver refuses a tensor map (error {status}) of {tuple(tensor.shape)} bytes with boxes "
