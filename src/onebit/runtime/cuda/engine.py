@@ -67,6 +67,7 @@ class CudaEngine(Engine):
         self._layout = self._lay_out()
         self._chunk = self._largest_chunk()
         self._arena: torch.Tensor | None = None
+        self._captured: list[torch.Tensor] = []  # arenas that graphs of the user's own work in
         self._frames: OrderedDict[int, dict[str, Value]] = OrderedDict()
         self._replays = Replays(device)
         self._turns = Turns(device)
@@ -184,8 +185,15 @@ class CudaEngine(Engine):
                 self._replays.run(arrival.batch, arrival.tensors, outputs, wrong, self._pass, self._arena_of)
             else:
                 self._chunks(arrival, outputs, wrong)
+        if self._arena is not None and self._replays.capturing():
+            self._keep(self._arena)
         if look and int(wrong.item()):
             refuse(self._signature, arrival.tensors)
+
+    def _keep(self, arena: torch.Tensor) -> None:
+        """Hold an arena until the engine is closed: a captured graph works in it each time it is replayed."""
+        if all(kept is not arena for kept in self._captured):
+            self._captured.append(arena)
 
     def _arena_of(self) -> torch.Tensor | None:
         return self._arena
@@ -288,6 +296,7 @@ class CudaEngine(Engine):
         with self._lock:
             self._closed = True
             self._arena = None
+            self._captured.clear()
             self._frames.clear()
             self._replays.clear()
             self._stages = Stages()

@@ -87,11 +87,17 @@ class _Graph:
             self._wrong.zero_()
             run(self._inputs, self._outputs, self._wrong)
         self._memory = memory()  # kept, also when the engine moves on to a larger arena
+        self._home = torch.cuda.current_stream(wrong.device)  # its memory goes back to PyTorch in this order
 
     def replay(
         self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], wrong: torch.Tensor
     ) -> None:
         """Run it on the current stream."""
+        stream = torch.cuda.current_stream(wrong.device)
+        if stream != self._home:
+            for own in (*self._inputs, *self._outputs, self._wrong, self._memory):
+                if own is not None:
+                    own.record_stream(stream)
         for own, x in zip(self._inputs, inputs, strict=True):
             own.copy_(x)
         self._graph.replay()
@@ -126,11 +132,13 @@ class Turns:
                 stream.wait_event(self._done)
                 if arena is not None:
                     arena.record_stream(stream)
-            yield
-            self._stream = stream
-            if self._done is None:
-                self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record(stream)
+            try:
+                yield
+            finally:  # also after an error: what has been launched by then still works in the arena
+                self._stream = stream
+                if self._done is None:
+                    self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._done.record(stream)
 
     def mark(self) -> Any:
         """A point in time on the current stream, for `seconds`."""
