@@ -54,7 +54,8 @@ def torch_seconds(
 ) -> float:
     """Seconds a batch of the same network in PyTorch, pixels scaled before."""
     network = TorchNetwork(program, dtype, setup.where, last)
-    call: Any = torch.compile(network) if compiled and not setup.dry else network
+    # Not dynamic: a network of another shape compiled before must not make this one's sizes variables.
+    call: Any = torch.compile(network, dynamic=False) if compiled and not setup.dry else network
     feeds = [network.prepare(x, dtype) for x in batches]
     with torch.inference_mode():
         return setup.seconds([lambda x=x: call(x) for x in feeds], 1.0)  # type: ignore[misc]
