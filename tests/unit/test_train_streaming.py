@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from onebit.cli import main
 from onebit.data import open_stream
 from onebit.train import RecipeError, TrainError, evaluation, load_recipe, recipe_names, train
 from onebit.train.batches import StreamSource
@@ -76,6 +77,18 @@ def test_a_recipe_of_imagenet_learns_from_a_small_folder(undisturbed: Any) -> No
     result = json.loads((undisturbed.run_dir / "result.json").read_text())
     assert result["test_images"] == 4 * CLASSES
     assert "test_top5_error" not in result, "three classes are not many"
+
+
+def test_eval_streams_what_the_run_streamed(
+    undisturbed: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["eval", str(undisturbed.run_dir), "--data-dir", str(folder), "--json", "--threads", "1"]) == 0
+    )
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 4 * CLASSES
+    assert report["pytorch"]["accuracy"] == pytest.approx(undisturbed.test_accuracy)
+    assert report["predictions_that_differ"] <= 1
 
 
 class Killed(BaseException):
