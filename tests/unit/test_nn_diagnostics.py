@@ -82,6 +82,27 @@ def test_flips_count_from_look_to_look() -> None:
         again.load_state_dict({"other": kept[""]})
 
 
+@pytest.mark.parametrize("name", ["libra", "recu"])
+def test_signs_are_those_that_are_packed(name: str) -> None:
+    """These quantizers take the mean of a filter away first."""
+    layer = bnn.BinaryLinear(4, 1, input_quantizer=None, weight_quantizer=name)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+    flips = bnn.FlipCounter(layer)
+    assert bnn.diagnose(layer).layers[0].weight_entropy == pytest.approx(1.0)
+    with torch.no_grad():
+        layer.weight[0, 3] = 5.0  # above a mean that now lies beyond the third
+    assert flips() == {"": 0.25}
+
+
+def test_stochastic_signs_are_not_drawn() -> None:
+    torch.manual_seed(1)
+    layer = bnn.BinaryLinear(100, 3, weight_quantizer="stochastic_sign").train()
+    flips = bnn.FlipCounter(layer)
+    assert flips() == {"": 0.0}
+    assert layer.weight_quantizer.training
+
+
 def test_it_reads_as_a_table_and_as_json() -> None:
     torch.manual_seed(1)
     model = nn.Sequential(bnn.BinaryConv2d(3, 4, 3), nn.Flatten(), bnn.BinaryLinear(4 * 9, 2))

@@ -248,6 +248,46 @@ def test_a_layer_called_twice_on_different_inputs_is_taken_for_real() -> None:
     _assert_same(model, lean, x)
 
 
+class _FunctionalDropout(nn.Module):
+    """In eval mode F.dropout hands on its very input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sign, self.layer = bnn.SteSign(), bnn.BinaryLinear(8, 4, input_quantizer=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(nn.functional.dropout(self.sign(x), 0.5, self.training))
+
+
+def test_what_holds_in_eval_mode_alone_is_not_taken_for_known() -> None:
+    torch.manual_seed(4)
+    model = _FunctionalDropout()
+    lean = copy.deepcopy(model)
+    x = torch.randn(6, 8)
+    assert save_bits_(lean, x)["layer"] == "input as it is, weight 1 bit"
+    _assert_same(model, lean, x)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_weights_that_are_real_in_eval_mode_keep_their_gradients_there(train: bool) -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        bnn.SteSign(),
+        bnn.BinaryLinear(8, 4, input_quantizer=None, weight_quantizer=bnn.StochasticSign(real_in_eval=True)),
+        nn.BatchNorm1d(4),
+    )
+    lean = copy.deepcopy(model)
+    assert "2" not in save_bits_(lean, torch.randn(6, 8))
+    found = []
+    for each in (model, lean):
+        torch.manual_seed(3)
+        x = torch.linspace(-0.9, 0.9, 48).reshape(6, 8).requires_grad_()
+        (each.train(train)(x) * torch.linspace(-1, 1, 24).reshape(6, 4)).sum().backward()
+        found += [x.grad]
+    assert torch.equal(*found)
+    assert found[0].abs().sum() > 0
+
+
 def test_modes_buffers_and_state_stay() -> None:
     torch.manual_seed(5)
     model = models.create("bnn_mlp", input_shape=(1, 4, 4), hidden=(33,), dropout_hidden=0.1)
@@ -256,7 +296,9 @@ def test_modes_buffers_and_state_stay() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     x = torch.randint(0, 256, (4, 1, 4, 4), dtype=torch.uint8)
+    generator = torch.get_rng_state()
     save_bits_(model, x)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     again = copy.deepcopy(model)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.nn.modes import modes_kept
+
 __all__ = ["BatchNormFeatures", "reestimate_batch_norm_"]
 
 
@@ -43,21 +45,19 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Any]) -> int:
         raise ValueError(
             f"{type(model).__name__} has no BatchNorm with running statistics: nothing to re-estimate"
         )
-    before = [(m, m.training) for m in model.modules()]
     momenta = [m.momentum for m in norms]
     count = 0
     try:
-        model.eval()
-        for batch in batches:
-            if count == 0:
-                _start(norms)
-            _forward(model, batch, norms[0].running_mean)
-            count += 1
+        with modes_kept(model):
+            model.eval()
+            for batch in batches:
+                if count == 0:
+                    _start(norms)
+                _forward(model, batch, norms[0].running_mean)
+                count += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in before:
-            module.training = training
     if count == 0:
         raise ValueError("batches is empty: re-estimating BatchNorm needs at least one batch")
     return count

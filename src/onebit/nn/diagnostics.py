@@ -1,6 +1,6 @@
 """How a binary network is doing, layer by layer: what a loss curve does not show.
 
-Of the weights of a layer (latent weights w, signs s = sign(w)):
+Of the weights of a layer (latent weights w, signs s as they are packed, sign(w) with most quantizers):
     flip_ratio       fraction of signs that differ from those at the last look: the network's real step size.
                      Near 0 it has stopped learning, whatever the latent weights do; a high one is noise.
     saturation       fraction of latent weights at or beyond ±1, where clipping holds them and a saturating
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn.binary_layer import BinaryLayer
+from onebit.nn.modes import modes_kept
 
 __all__ = ["Diagnosis", "FlipCounter", "LayerDiagnosis", "diagnose"]
 
@@ -75,7 +76,7 @@ def _text(value: float | None) -> str:
 
 
 class FlipCounter:
-    """Remembers the signs of a model's latent weights, one bit each, and says how many have changed.
+    """Remembers the signs of a model's weights, one byte each, and says how many have changed.
 
     model: layers are found when the counter is made. The first look compares with the signs of that moment.
     """
@@ -146,8 +147,11 @@ def _layers_of(model: nn.Module) -> dict[str, BinaryLayer]:
     }
 
 
+@torch.no_grad()
 def _signs(layer: BinaryLayer) -> Tensor:
-    return layer.weight.detach() >= 0
+    """True for +1, as they are packed: some quantizers shift a filter before they take its signs."""
+    with modes_kept(layer):  # in eval mode, where stochastic signs are not drawn
+        return layer.eval().quantized_weight()[0] >= 0
 
 
 def _entropy(p: Tensor) -> float:
@@ -192,15 +196,13 @@ def _watch_inputs(
         return layer.register_forward_pre_hook(look)
 
     hooks = [watch(name, layer) for name, layer in layers.items()]
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        for batch in batches:
-            model(batch)
+        with modes_kept(model):
+            model.eval()
+            for batch in batches:
+                model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     sums = {name: torch.stack(seen).sum(0) for name, seen in counts.items() if name not in real}
     return {name: (positive / total) for name, (positive, total) in sums.items()}

@@ -22,6 +22,7 @@ from torch.nn.utils import parametrize
 
 from onebit.nn.binary_layer import BinaryLayer
 from onebit.nn.from_float import padding_of
+from onebit.nn.modes import modes_kept
 
 __all__ = ["Calls", "centred", "holds_products", "obstacles", "passes_through", "record_calls"]
 
@@ -214,21 +215,19 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
 
         return look
 
-    modes = [(module, module.training) for module in model.modules()]
     handles = []
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(before(name, module)))
             handles.append(module.register_forward_hook(after(module)))
-        model.eval()
-        if isinstance(example, Mapping):
-            model(**example)
-        else:
-            model(*(example if isinstance(example, tuple) else (example,)))
+        with modes_kept(model):
+            model.eval()
+            if isinstance(example, Mapping):
+                model(**example)
+            else:
+                model(*(example if isinstance(example, tuple) else (example,)))
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     calls.normalized -= elsewhere
     return calls

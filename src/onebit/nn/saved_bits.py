@@ -14,9 +14,10 @@ and restores the floats when their turn comes, one layer at a time. They are the
 the same PyTorch kernels, so gradients are the same bits (on the CPU; cuDNN's BatchNorm, which this does not
 use, may round differently).
 
-Which tensor holds what is not guessed from values: `save_bits_` runs the model once and follows each tensor
-from the module that returns it to the module that takes it. What a module gets from anywhere else (a residual
-sum, say) is taken to be real and kept as it is.
+Which tensor holds what is not guessed from values: `save_bits_` runs the model, in eval mode and in training
+mode, since what changes nothing in one (dropout) may in the other, and follows each tensor from the module
+that returns it to the module that takes it. What a module gets from anywhere else (a residual sum, say), or
+not in both modes, is taken to be real and kept as it is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from onebit.nn.binary_layer import BinaryLayer
 from onebit.nn.conv import BinaryConv1d, BinaryConv2d, _BinaryConv
 from onebit.nn.layers import BinaryLinear
 from onebit.nn.markers import emits_markers
+from onebit.nn.modes import modes_kept
 from onebit.nn.pixels import ScalePixels
 from onebit.nn.quantizers import EDE, ApproxSign, SteSign, StochasticSign, SwishSign
 from onebit.nn.quantizers_weight import ReCU
@@ -137,7 +139,9 @@ _KEEP_VALUES = (nn.Flatten, nn.Identity, nn.MaxPool1d, nn.MaxPool2d, nn.Unflatte
 
 
 def _gives_signs(module: nn.Module | None) -> bool:
-    """Whether the module's output in training is +1 and -1 and nothing else."""
+    """Whether the module's output is +1 and -1 and nothing else, in the mode that it is in."""
+    if isinstance(module, StochasticSign) and module.real_in_eval:
+        return module.training
     return isinstance(module, _SIGN_QUANTIZERS)
 
 
@@ -202,24 +206,15 @@ def _sum_grid(layer: BinaryLayer, grid: Grid | None) -> Grid | None:
 def save_bits_(model: nn.Module, *example: Tensor) -> dict[str, str]:
     """Change the model in place to save bits and small integers for its backward pass; see above.
 
-    example: what the model is called with, a small batch; it is run once, in eval mode, without gradients.
+    example: what the model is called with, a batch of two samples or more (BatchNorm needs them); it is run
+        twice, without gradients.
 
-    Returns the name of each changed module → what it saves now. Parameters, buffers, values, gradients and
-    state dict stay as they are; what is not in this dictionary saves what it did. In eval mode, under
-    autocast and in other dtypes than float32 the changed modules work as before. Restoring costs a little
-    time: benchmarks/saved_bits.py measures memory and time.
+    Returns the name of each changed module → what it saves now. Parameters, buffers, modes, torch's
+    generators, values, gradients and state dict stay as they are; what is not in this dictionary saves what
+    it did. Under autocast and in other dtypes than float32 the changed modules work as before. Restoring
+    costs a little time: benchmarks/saved_bits.py measures memory and time.
     """
-    flow = _Flow()
-    training = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_hook(flow.watch) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model.eval()(*example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in training.items():
-            module.training = mode
+    flow = _followed(model, example)
     of_weights = {layer.weight_quantizer for layer in model.modules() if isinstance(layer, BinaryLayer)}
     changed = {}
     for name, module in model.named_modules():
@@ -228,6 +223,25 @@ def save_bits_(model: nn.Module, *example: Tensor) -> dict[str, str]:
             if text:
                 changed[name] = text
     return changed
+
+
+@torch.no_grad()
+def _followed(model: nn.Module, example: tuple[Tensor, ...]) -> _Flow:
+    """The flow that holds in eval mode and in training mode; the model is left as it was."""
+    flow = _Flow()
+    devices = list({x.device for x in example if x.device.type == "cuda"})
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    hooks = [module.register_forward_hook(flow.watch) for module in model.modules()]
+    try:
+        with modes_kept(model), torch.random.fork_rng(devices=devices):
+            model.eval()(*example)
+            model.train()(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return flow
 
 
 def _change(module: nn.Module, grid: Grid | None) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from onebit.data import Split
 from onebit.nn import square_hinge
+from onebit.nn.modes import modes_kept
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,10 +76,9 @@ def measure(
     Such sums may be added, over processes say, before `summed` reads them. The training mode is put back.
     """
     function = LOSS_FUNCTIONS[loss] if isinstance(loss, str) else loss
-    modes = [(module, module.training) for module in model.modules()]
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         for inputs, labels in batches:
             scores = model(inputs)
             sums[0] += function(scores, labels).double() * len(labels)
@@ -86,9 +86,6 @@ def measure(
             sums[2] += len(labels)
             highest = scores.topk(min(TOP, scores.shape[1]), dim=1).indices
             sums[3] += (highest == labels[:, None]).sum()
-    finally:
-        for module, training in modes:
-            module.training = training
     return sums
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.nn.modes import modes_kept
+
 
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
@@ -96,14 +98,12 @@ def before_the_first_sign(model: nn.Module, inputs: Tensor) -> list[nn.Module]:
 
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()(inputs)
+        with modes_kept(model):
+            model.eval()(inputs)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     return found
 
 
