@@ -20,14 +20,14 @@ from onebit.runtime.cuda.borders import Borders, is_small
 from onebit.runtime.cuda.catalog import Entry, entries
 from onebit.runtime.cuda.device import target
 from onebit.runtime.cuda.engine import CudaEngine
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
 from onebit.runtime.cuda.packing import Bits, empty_bits, pack, row_bytes
 from onebit.runtime.cuda.tiles import Tile, choose
 from onebit.runtime.cuda.windows import Geometry
 from program_samples import bits, bits_constant, i32, one_op, signs
 from support import require
 
-RAW, SCALED, BITS = "raw", "scaled", "bits"
+RAW, SCALED, BITS, SUM = "raw", "scaled", "bits", "sum"
 SMALL = MMA[2]
 
 
@@ -122,6 +122,9 @@ def make_epilogue(kind: str, columns: int, sums: NDArray[np.int64]) -> Epilogue:
     if kind == SCALED:
         scale, bias = rng.standard_normal((2, columns)).astype(np.float32)
         return ScaleBias(scale, bias)
+    if kind == SUM:  # numbers that float32 multiplies and adds exactly
+        scale, bias, scale2, bias2 = (rng.integers(-4, 5, (4, columns)) / 4).astype(np.float32)
+        return Residual(scale, bias, scale2, bias2)
     thresholds = rng.choice(sums.reshape(-1), columns)
     thresholds[rng.random(columns) < 0.1] = -(2**31)
     thresholds[rng.random(columns) < 0.1] = 2**31 - 1
@@ -150,6 +153,29 @@ def check(y: torch.Tensor | Bits, sums: NDArray[np.int64], epilogue: Epilogue) -
         np.testing.assert_array_equal(y.numpy(), sums)
 
 
+def check_sum(device: Spy, conv: BinaryConv, x: Bits, sums: NDArray[np.int64], e: Residual) -> None:
+    """Floats and signs, each alone and both, with a residual that makes many sums zero."""
+    rows, columns = sums.shape
+    own = (sums * e.scale.astype(np.float64) + e.bias) * e.scale2 + e.bias2
+    change = np.random.default_rng(rows).integers(-1, 2, own.shape)
+    residual = (change - own).astype(np.float32)
+    expected = (own + residual).astype(np.float32)
+    np.testing.assert_array_equal(expected, change)  # nothing was rounded
+    assert (expected == 0).any()
+    for floats, signed in ((True, True), (True, False), (False, True)):
+        total = torch.full((rows, columns), 7.0)
+        bits_out = empty_bits(device, rows, columns, sums=True)
+        conv.add_to(torch.from_numpy(residual), x, total if floats else None, bits_out if signed else None)
+        if floats:
+            np.testing.assert_array_equal(total.numpy(), expected)
+        if signed:
+            raw = np.unpackbits(bits_out.data.numpy(), axis=1, bitorder="little")
+            np.testing.assert_array_equal(raw[:, :columns] == 1, expected >= 0)
+            assert not raw[:, columns:].any(), "a padding bit is set"
+            assert bits_out.sums is not None
+            np.testing.assert_array_equal(bits_out.sums.numpy(), (expected >= 0).sum(axis=1))
+
+
 def run(case: Case, kind: str, device: Spy, tile: Tile | None = None) -> None:
     """One convolution of random ±1, checked."""
     x, w = operands(case)
@@ -166,8 +192,10 @@ def run(case: Case, kind: str, device: Spy, tile: Tile | None = None) -> None:
         tile=tile,
     )
     packed = pack(device, torch.from_numpy(x.reshape(-1, case.channels)))
-    y = conv(packed, conv.empty_output(packed, sums=True))
-    check(y, sums, epilogue)
+    if isinstance(epilogue, Residual):
+        check_sum(device, conv, packed, sums, epilogue)
+    else:
+        check(conv(packed, conv.empty_output(packed, sums=True)), sums, epilogue)
     known = [
         (entry.file, entry.name, dict(entry.defines))
         for entry in entries()
@@ -181,7 +209,7 @@ def run(case: Case, kind: str, device: Spy, tile: Tile | None = None) -> None:
 LARGE = Case(160, 300, image=(13, 11), batch=1)
 PAIRS = [
     *((tile, BITS) for tile in (*MMA, POPC)),
-    *((tile, kind) for tile in (MMA[0], SMALL, POPC) for kind in (RAW, SCALED)),
+    *((tile, kind) for tile in (MMA[0], SMALL, POPC) for kind in (RAW, SCALED, SUM)),
 ]
 
 
@@ -216,6 +244,8 @@ CASES = (
 def test_shapes_that_hurt(case: Case) -> None:
     run(case, BITS, Spy((7, 5)))
     run(case, RAW, Spy((8, 0)), SMALL if case.groups == 1 else MMA[3])
+    run(case, SUM, Spy((7, 5)))
+    run(case, SUM, Spy((8, 0)), SMALL if case.groups == 1 else MMA[3])
     if case.columns % 2 == 0:
         run(case, BITS, Spy((9, 0)), SMALL if case.groups == 1 else MMA[3])
 
@@ -323,10 +353,20 @@ def test_bad_arguments_are_refused() -> None:
         conv(x, torch.empty((35, 5), dtype=torch.int32))
     with pytest.raises(ValueError, match="Raw does not write to Bits"):
         conv(x, x)
+    with pytest.raises(ValueError, match="Raw adds no residual"):
+        conv.add_to(torch.empty((35, 4)), x, None, x)
+    one = np.ones(4, np.float32)
+    summing = BinaryConv(device, weights, 40, Case(40, 4).geometry, epilogue=Residual(one, one, one, one))
+    with pytest.raises(ValueError, match="run by `add_to`"):
+        summing(x)
+    with pytest.raises(ValueError, match=r"out has shape \(35, 5\), expected 140 elements"):
+        summing.add_to(torch.empty((35, 5)), x, None, None)
+    with pytest.raises(ValueError, match=r"signs have shape \(36, 16\), expected 35 rows"):
+        summing.add_to(torch.empty((35, 4)), x, None, empty_bits(device, 36, 4, sums=False))
 
 
 def test_every_tile_is_in_the_catalog_once() -> None:
     listed = [(entry.file, tuple(sorted(entry.defines.items()))) for entry in binary_conv.ENTRIES]
-    assert len(set(listed)) == len(listed) == 3 * (len(MMA) + 1)
+    assert len(set(listed)) == len(listed) == 4 * (len(MMA) + 1)
     every: tuple[Entry, ...] = entries()
     assert all(entry in every for entry in binary_conv.ENTRIES)

@@ -1,17 +1,23 @@
-/* What becomes of a finished sum v of row m and column n: the macro EPILOGUE chooses one of three.
+/* What becomes of a finished sum v of row m and column n: the macro EPILOGUE chooses one of four.
  *
  *   0  I32   out[m][n] = v + column[n]                                   int32  [rows, columns]
  *   1  F32   out[m][n] = fma((float)(v + column[n]), scale[n], bias[n])  float32 [rows, columns]
  *   2  BITS  bit n of out[m] = (v >= column[n]) xor bit n of flip        packed rows (bits.cuh)
+ *   3  SUM   x = fma(fma((float)(v + column[n]), scale[n], bias[n]), scale2[n], bias2[n]) + residual[m][n];
+ *            out[m][n] = x if out is not null                            float32 [rows, columns]
+ *            bit n of signs[m] = x >= 0 if signs is not null             packed rows
  *
- * v + offset[n] is the exact ±1 product. For I32 and F32 `column` is that offset; for BITS it is the
+ * v + offset[n] is the exact ±1 product. For all but BITS `column` is that offset; for BITS it is the
  * threshold less the offset, so that one comparison decides. `more` holds (scale, bias) pairs for F32, the
- * words of flip for BITS. Constants have a value for every column up to a multiple of 256. For BITS those
- * beyond the last column are column = 2^31 − 1, which no v reaches, and flip = 0: that makes the padding bits
- * zero.
+ * words of flip for BITS, (scale, bias, scale2, bias2) for SUM. Constants have a value for every column up to
+ * a multiple of 256. For BITS those beyond the last column are column = 2^31 − 1, which no v reaches, and
+ * flip = 0: that makes the padding bits zero.
  *
- * BITS also adds the number of ones to sums[m], unless that is null: the popc(a) of the next product. Several
- * blocks add to one row, so the sums must be zero at the start. */
+ * SUM is the end of a residual block: the floats go on to the next sum, their signs to the next product, and
+ * neither is read again only to make the other.
+ *
+ * BITS and SUM also add the number of ones to sums[m], unless that is null: the popc(a) of the next product.
+ * Several blocks add to one row, so the sums must be zero at the start. */
 #pragma once
 
 #include "cuda/base/bits.cuh"
@@ -19,6 +25,7 @@
 #define EPILOGUE_I32  0
 #define EPILOGUE_F32  1
 #define EPILOGUE_BITS 2
+#define EPILOGUE_SUM  3
 
 struct Epilogue {
     const int *column;
@@ -27,11 +34,13 @@ struct Epilogue {
     int *sums;
     int rows;
     int columns;
+    const float *residual; /* of SUM */
+    u32 *signs;
 };
 
 /* The columns that must be stored, so that tiles cover the padding of a packed row too. */
 __device__ __forceinline__ int stored_columns(int columns) {
-    return EPILOGUE == EPILOGUE_BITS ? padded_words(columns) * 32 : columns;
+    return EPILOGUE == EPILOGUE_BITS || EPILOGUE == EPILOGUE_SUM ? padded_words(columns) * 32 : columns;
 }
 
 /* One int32 or float32 for an exact product; `more` is (scale, bias). */
@@ -41,6 +50,11 @@ __device__ __forceinline__ int finish(int product, float2 more) {
 #else
     return product;
 #endif
+}
+
+/* The float of SUM before the residual is added. */
+__device__ __forceinline__ float scaled_twice(int product, float4 more) {
+    return fmaf(fmaf(static_cast<float>(product), more.x, more.y), more.z, more.w);
 }
 
 /* ---- a warp that holds 32 neighbouring columns of a row, one in each lane ---- */
@@ -56,6 +70,22 @@ __device__ __forceinline__ void store_row_of_warp(const Epilogue &e, int m, int 
     if (lane_id() == 0 && m < e.rows && first / 32 < stride) {
         const u32 word = reached ^ __ldg(static_cast<const u32 *>(e.more) + first / 32);
         static_cast<u32 *>(e.out)[static_cast<u64>(m) * stride + first / 32] = word;
+        if (e.sums != nullptr && word != 0)
+            atomicAdd(e.sums + m, __popc(word));
+    }
+#elif EPILOGUE == EPILOGUE_SUM
+    const bool inside = m < e.rows && n < e.columns;
+    float x = -1.0f;
+    if (inside) {
+        const u64 at = static_cast<u64>(m) * e.columns + n;
+        x = scaled_twice(v + column, __ldg(static_cast<const float4 *>(e.more) + n)) + __ldg(e.residual + at);
+        if (e.out != nullptr)
+            static_cast<float *>(e.out)[at] = x;
+    }
+    const u32 word = __ballot_sync(0xFFFFFFFFu, x >= 0.0f);
+    const int stride = padded_words(e.columns);
+    if (lane_id() == 0 && m < e.rows && first / 32 < stride && e.signs != nullptr) {
+        e.signs[static_cast<u64>(m) * stride + first / 32] = word;
         if (e.sums != nullptr && word != 0)
             atomicAdd(e.sums + m, __popc(word));
     }
@@ -110,29 +140,19 @@ struct ColumnsOfRows {
     }
 };
 
-#if EPILOGUE == EPILOGUE_BITS
-/* Compares, gathers the bits into words and stores them.
+#if EPILOGUE == EPILOGUE_BITS || EPILOGUE == EPILOGUE_SUM
+/* Gathers bits into words and stores them to out, which has a row of padded_words(columns) for each row;
+ * flip, if not null, inverts some columns. word[h·W + i] holds a lane's 8 bits of row g + 8h and word i,
+ * those of group j at 8·(j % 4), not yet shifted to its place 2q.
  *
- * A word of a row is spread over the four lanes of a quad, 8 bits each. There are 2 rows × W words a quad,
- * W = COLUMNS / 32; in two exchanges each lane hands over the words that others keep and ors what it gets,
- * and ends with W / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16
- * bytes a lane. */
-template <int COLUMNS, class Constants>
-__device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
-                                           const Constants &constants) {
+ * A word of a row is spread over the four lanes of a quad. There are 2 rows × W words a quad, W = COLUMNS /
+ * 32; in two exchanges each lane hands over the words that others keep and ors what it gets, and ends with W
+ * / 2 whole words: of row h = q / 2, from word (q % 2)·W/2 on. So COLUMNS = 256 stores 16 bytes a lane. */
+template <int COLUMNS>
+__device__ __forceinline__ void store_words(const Epilogue &e, u32 *out, const u32 *flip, int row, int first,
+                                            const u32 (&word)[COLUMNS / 16]) {
     constexpr int W = COLUMNS / 32;
     const int q = lane_id() % 4;
-    u32 word[2 * W] = {};
-#pragma unroll
-    for (int j = 0; j < COLUMNS / 8; j++) {
-        const Columns column = constants.of(j);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const u32 low = v[4 * j + 2 * h] >= column.of_row[h].x;
-            const u32 high = v[4 * j + 2 * h + 1] >= column.of_row[h].y;
-            word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
-        }
-    }
     u32 half[W];
 #pragma unroll
     for (int i = 0; i < W; i++) {
@@ -152,24 +172,92 @@ __device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first
     const int stride = padded_words(e.columns);
     int ones = 0;
     if (m < e.rows && at < stride) {
-        u32 *out = static_cast<u32 *>(e.out) + static_cast<u64>(m) * stride + at;
+        u32 *const to = out + static_cast<u64>(m) * stride + at;
 #pragma unroll
         for (int i = 0; i < W / 2; i++) {
-            whole[i] ^= __ldg(static_cast<const u32 *>(e.more) + at + i);
+            if (flip != nullptr)
+                whole[i] ^= __ldg(flip + at + i);
             ones += __popc(whole[i]);
         }
         if constexpr (W == 8)
-            *reinterpret_cast<uint4 *>(out) = make_uint4(whole[0], whole[1], whole[2], whole[3]);
+            *reinterpret_cast<uint4 *>(to) = make_uint4(whole[0], whole[1], whole[2], whole[3]);
         else if constexpr (W == 4)
-            *reinterpret_cast<uint2 *>(out) = make_uint2(whole[0], whole[1]);
+            *reinterpret_cast<uint2 *>(to) = make_uint2(whole[0], whole[1]);
         else
-            *out = whole[0];
+            *to = whole[0];
     }
     if (e.sums != nullptr) { /* the same for all lanes */
         ones += __shfl_xor_sync(0xFFFFFFFFu, ones, 1);
         if (q % 2 == 0 && m < e.rows && ones != 0)
             atomicAdd(e.sums + m, ones);
     }
+}
+#endif
+
+#if EPILOGUE == EPILOGUE_BITS
+template <int COLUMNS, class Constants>
+__device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
+                                           const Constants &constants) {
+    constexpr int W = COLUMNS / 32;
+    u32 word[2 * W] = {};
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const Columns column = constants.of(j);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const u32 low = v[4 * j + 2 * h] >= column.of_row[h].x;
+            const u32 high = v[4 * j + 2 * h + 1] >= column.of_row[h].y;
+            word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
+        }
+    }
+    store_words<COLUMNS>(e, static_cast<u32 *>(e.out), static_cast<const u32 *>(e.more), row, first, word);
+}
+
+#elif EPILOGUE == EPILOGUE_SUM
+/* Pairs of columns as for floats below; the bits of columns beyond the last are zero. */
+template <int COLUMNS, class Constants>
+__device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
+                                           const Constants &constants) {
+    constexpr int W = COLUMNS / 32;
+    const bool even = e.columns % 2 == 0;
+    u32 word[2 * W] = {};
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const Columns column = constants.of(j);
+        const int n = first + 8 * j + 2 * (lane_id() % 4);
+        const float4 left = __ldg(static_cast<const float4 *>(e.more) + n);
+        const float4 right = __ldg(static_cast<const float4 *>(e.more) + n + 1);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int m = row + lane_id() / 4 + 8 * h;
+            if (m >= e.rows || n >= e.columns)
+                continue;
+            const u64 at = static_cast<u64>(m) * e.columns + n;
+            const bool both = n + 1 < e.columns;
+            float2 r = make_float2(0.0f, 0.0f);
+            if (even) {
+                r = __ldg(reinterpret_cast<const float2 *>(e.residual + at));
+            } else {
+                r.x = __ldg(e.residual + at);
+                if (both)
+                    r.y = __ldg(e.residual + at + 1);
+            }
+            const float x = scaled_twice(v[4 * j + 2 * h] + column.of_row[h].x, left) + r.x;
+            const float y = scaled_twice(v[4 * j + 2 * h + 1] + column.of_row[h].y, right) + r.y;
+            float *const out = static_cast<float *>(e.out);
+            if (out != nullptr && even) {
+                *reinterpret_cast<float2 *>(out + at) = make_float2(x, y);
+            } else if (out != nullptr) {
+                out[at] = x;
+                if (both)
+                    out[at + 1] = y;
+            }
+            const u32 low = x >= 0.0f, high = both && y >= 0.0f;
+            word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
+        }
+    }
+    if (e.signs != nullptr)
+        store_words<COLUMNS>(e, e.signs, nullptr, row, first, word);
 }
 
 #else

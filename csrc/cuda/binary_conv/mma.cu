@@ -15,7 +15,7 @@
  * __popc, 16 lanes a cycle, it would take as long as two thirds of the products; sums a pixel, made by
  * whoever packs, would have to be gathered tap by tap, and do not exist a group.)
  *
- * Macros: EPILOGUE 0, 1, 2 (epilogue.cuh); WARPS_DOWN, WARPS_ACROSS, FRAGMENTS, STAGES (mma_tile.cuh).
+ * Macros: EPILOGUE 0, 1, 2, 3 (epilogue.cuh); WARPS_DOWN, WARPS_ACROSS, FRAGMENTS, STAGES (mma_tile.cuh).
  * Launch: a block a tile of 16·FRAGMENTS·WARPS_DOWN pixels × 64·WARPS_ACROSS columns, which must divide the
  * columns of a group if there are several; 8 bytes of shared memory more for each row of the tile than
  * mma_tile.cuh says. */
@@ -76,9 +76,10 @@ struct CountingProduct {
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     binary_conv_mma(const u8 *__restrict__ a, const u8 *__restrict__ b, const int *__restrict__ border,
                     const int *__restrict__ column, const void *__restrict__ more, void *__restrict__ out,
-                    int *__restrict__ out_sums, int rows, int columns, int groups, int pixel_chunks,
-                    int height, int width, int kernel_h, int kernel_w, int stride_h, int stride_w,
-                    int dilation_h, int dilation_w, int top, int left, int out_h, int out_w) {
+                    int *__restrict__ out_sums, const float *__restrict__ residual, u32 *__restrict__ signs,
+                    int rows, int columns, int groups, int pixel_chunks, int height, int width, int kernel_h,
+                    int kernel_w, int stride_h, int stride_w, int dilation_h, int dilation_w, int top,
+                    int left, int out_h, int out_w) {
     const Windows windows{height,     width,      kernel_h, kernel_w, stride_h, stride_w,
                           dilation_h, dilation_w, top,      left,     out_h,    out_w};
     const u32 shared = shared_address(dynamic_shared());
@@ -104,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     product.store(row_ones, warp.row);
     __syncthreads();
 
-    const Epilogue e{column, more, out, out_sums, rows, columns};
+    const Epilogue e{column, more, out, out_sums, rows, columns, residual, signs};
 #pragma unroll
     for (int i = 0; i < FRAGMENTS; i++) {
         const int row = warp.row + 16 * i, mine = row + lane_id() / 4;

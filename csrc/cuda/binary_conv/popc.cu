@@ -2,7 +2,7 @@
  *
  * The operands, the constants and the sums are those of mma.cu.
  *
- * Macro: EPILOGUE 0, 1, 2 (epilogue.cuh).
+ * Macro: EPILOGUE 0, 1, 2, 3 (epilogue.cuh).
  * Launch: a block a tile of 64 pixels × 64 columns, 256 threads, shared memory 2·64·144 bytes; 64 must divide
  * the columns of a group if there are several.
  *
@@ -40,12 +40,13 @@ __device__ __forceinline__ void copy_weights(uint4 *to, const uint4 *from, int f
 
 } // namespace
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     binary_conv_popc(const uint4 *__restrict__ a, const uint4 *__restrict__ b, const int *__restrict__ border,
                      const int *__restrict__ column, const void *__restrict__ more, void *__restrict__ out,
-                     int *__restrict__ out_sums, int rows, int columns, int groups, int pixel_chunks,
-                     int height, int width, int kernel_h, int kernel_w, int stride_h, int stride_w,
-                     int dilation_h, int dilation_w, int top, int left, int out_h, int out_w) {
+                     int *__restrict__ out_sums, const float *__restrict__ residual, u32 *__restrict__ signs,
+                     int rows, int columns, int groups, int pixel_chunks, int height, int width, int kernel_h,
+                     int kernel_w, int stride_h, int stride_w, int dilation_h, int dilation_w, int top,
+                     int left, int out_h, int out_w) {
     const Windows windows{height,     width,      kernel_h, kernel_w, stride_h, stride_w,
                           dilation_h, dilation_w, top,      left,     out_h,    out_w};
     uint4 *const a_tile = reinterpret_cast<uint4 *>(dynamic_shared());
@@ -93,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int m = first_row + warp_row + r;
         const int row_term = 2 * __shfl_sync(0xFFFFFFFFu, ones, 4 * r);
         const int *const constants = column + border_of(windows, border, min(m, rows - 1));
-        const Epilogue e{constants, more, out, out_sums, rows, columns};
+        const Epilogue e{constants, more, out, out_sums, rows, columns, residual, signs};
 #pragma unroll
         for (int side = 0; side < 2; side++)
             store_row_of_warp(e, m, first_column + 32 * side, 4 * count[r][side] - row_term);

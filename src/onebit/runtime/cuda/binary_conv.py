@@ -15,7 +15,7 @@ from onebit.runtime.cuda.binary_gemm import MOST_BITS
 from onebit.runtime.cuda.borders import Borders, is_small
 from onebit.runtime.cuda.catalog import WITHOUT_MMA
 from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Raw, Threshold
+from onebit.runtime.cuda.epilogue import MACROS, RESIDUAL, Epilogue, Raw, Residual, ScaleBias, Threshold
 from onebit.runtime.cuda.packing import Bits, empty_bits, pad_words, row_bytes
 from onebit.runtime.cuda.tiles import Tile, choose, mma_tile
 from onebit.runtime.cuda.windows import Geometry
@@ -29,7 +29,7 @@ MMA = (
     mma_tile("binary_conv", down=4, across=1, fragments=2, stages=4, blocks=2, rate=0.4, extra=8),
 )
 POPC = Tile("binary_conv/popc.cu", "binary_conv_popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, 2, 1.0)
-ENTRIES = tuple(entry for tile in (*MMA, POPC) for entry in tile.entries)
+ENTRIES = tuple(entry for tile in (*MMA, POPC) for entry in (*tile.entries, tile.entry(RESIDUAL)))
 
 _GROUP_COLUMNS = 64  # a tile's columns are of one group, and the smallest tile has so many
 
@@ -147,22 +147,72 @@ class BinaryConv:
         Raises:
             ValueError: x or out of another shape or type than the convolution's.
         """
+        if isinstance(self._epilogue, Residual):
+            raise ValueError("a convolution with a residual is run by `add_to`")
         if out is None:
             out = self.empty_output(x)
         rows = self.output_rows(x)
         data, sums = output_of(self._epilogue, out, rows, self.columns)
+        self._launch(MACROS[type(self._epilogue)], x, rows, data, sums, None, None)
+        return out
+
+    def add_to(
+        self, residual: torch.Tensor, x: Bits, floats: torch.Tensor | None, signs: Bits | None
+    ) -> None:
+        """Run on the current stream, with the epilogue Residual.
+
+        Args:
+            residual: float32 [pixels, columns], contiguous; what is added.
+            x: a row for each pixel of the batch.
+            floats: float32 as residual, and not the same memory: the sums; not written if None.
+            signs: their signs; not written if None.
+
+        Raises:
+            ValueError: shapes that are not the convolution's, or another epilogue.
+        """
+        if not isinstance(self._epilogue, Residual):
+            raise ValueError(f"{type(self._epilogue).__name__} adds no residual")
+        rows = self.output_rows(x)
+        plain = ScaleBias(self._epilogue.scale, self._epilogue.bias)
+        output_of(plain, residual, rows, self.columns)
+        if floats is not None:
+            output_of(plain, floats, rows, self.columns)
+        data, sums = None if signs is None else signs.data, None if signs is None else signs.sums
+        if signs is not None and signs.data.shape != (rows, row_bytes(self.columns)):
+            raise ValueError(f"signs have shape {tuple(signs.data.shape)}, expected {rows} rows")
+        self._launch(RESIDUAL, x, rows, floats, sums, residual, data)
+
+    def _launch(
+        self,
+        macro: int,
+        x: Bits,
+        rows: int,
+        data: torch.Tensor | None,
+        sums: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        signs: torch.Tensor | None,
+    ) -> None:
         if rows == 0:
-            return out
+            return
         if sums is not None:
             sums.zero_()  # blocks add to it
         tile = self.tile(rows)
-        entry = tile.entry(MACROS[type(self._epilogue)])
+        entry = tile.entry(macro)
         kernel = self._device.kernel(entry.file, entry.name, entry.defines)
         grid = tile.grid(rows, self.columns, self._epilogue)
-        operands = (x.data, self._weights, self._border, self._column, self._more, data, sums)
+        operands = (
+            x.data,
+            self._weights,
+            self._border,
+            self._column,
+            self._more,
+            data,
+            sums,
+            residual,
+            signs,
+        )
         numbers = (rows, self.columns, self._groups, x.data.shape[1] // 16, *self._geometry.numbers)
         self._device.launch(kernel, grid, tile.threads, tile.shared_bytes, *operands, *numbers)
-        return out
 
 
 def output_of(

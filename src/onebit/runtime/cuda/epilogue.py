@@ -43,8 +43,28 @@ class Threshold:
     flip: NDArray[np.uint32]
 
 
-Epilogue = Raw | ScaleBias | Threshold
-MACROS: dict[type, int] = {Raw: 0, ScaleBias: 1, Threshold: 2}  # the values of EPILOGUE
+@dataclass(frozen=True)
+class Residual:
+    """x = fma(fma(float32(sum), scale[n], bias[n]), scale2[n], bias2[n]) + residual, float32, and its signs.
+
+    The end of a residual block in one pass; a kernel writes the floats, the signs, or both.
+
+    Attributes:
+        scale: float32 [columns].
+        bias: float32 [columns]; −0.0 adds nothing.
+        scale2: float32 [columns]; 1.0 with a bias2 of −0.0 changes nothing.
+        bias2: float32 [columns].
+    """
+
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    scale2: NDArray[np.float32]
+    bias2: NDArray[np.float32]
+
+
+Epilogue = Raw | ScaleBias | Threshold | Residual
+MACROS: dict[type, int] = {Raw: 0, ScaleBias: 1, Threshold: 2}  # the values of EPILOGUE of every family
+RESIDUAL = 3  # that of Residual, which only convolutions of bits have
 
 
 def constants(
@@ -80,11 +100,12 @@ def constants(
     column[:columns] = offset
     if isinstance(epilogue, Raw):
         return _put(column, device), None
-    _check(epilogue.scale, "scale", columns)
-    _check(epilogue.bias, "bias", columns)
-    more = np.zeros((padded, 2), np.float32)
-    more[:columns, 0] = epilogue.scale
-    more[:columns, 1] = epilogue.bias
+    factors = ("scale", "bias", "scale2", "bias2")[: 4 if isinstance(epilogue, Residual) else 2]
+    more = np.zeros((padded, len(factors)), np.float32)
+    for i, name in enumerate(factors):
+        array = getattr(epilogue, name)
+        _check(array, name, columns)
+        more[:columns, i] = array
     return _put(column, device), _put(more, device)
 
 

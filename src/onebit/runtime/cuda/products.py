@@ -13,10 +13,11 @@ from onebit.runtime.cuda import binary_conv, first_layer
 from onebit.runtime.cuda.binary_conv import BinaryConv
 from onebit.runtime.cuda.binary_gemm import MOST_BITS, BinaryGemm
 from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
 from onebit.runtime.cuda.first_layer import ByteConv, ByteGemm
 from onebit.runtime.cuda.floats import FloatConv, FloatGemm
 from onebit.runtime.cuda.packing import Bits
+from onebit.runtime.cuda.residual import ResidualSum
 from onebit.runtime.cuda.values import Value
 from onebit.runtime.cuda.windows import DirectProduct, Geometry
 from onebit.runtime.plan import INTEGER_PRODUCTS, Step
@@ -46,6 +47,24 @@ class _OnBits:
         (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
         self._product(x, out if isinstance(out, Bits) else out.view(-1, self._product.columns))
+
+
+class _WithResidual:
+    """A convolution of bits and the sum after it as a stage: inputs x and what is added."""
+
+    def __init__(self, product: BinaryConv, total: bool) -> None:
+        self._product = product
+        self._total = total
+        self.nbytes = product.nbytes
+
+    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+        x, other = inputs
+        assert isinstance(x, Bits)
+        assert isinstance(other, torch.Tensor)
+        floats = outs[0] if self._total else None
+        signs = outs[-1] if isinstance(outs[-1], Bits) else None
+        assert not isinstance(floats, Bits)
+        self._product.add_to(other, x, floats, signs)
 
 
 class _OnBytes:
@@ -88,6 +107,17 @@ def make_product(
     return ReadyProduct(DirectProduct(device, program, node, x, out), fused=_plain(step))
 
 
+def make_residual(
+    device: Device, program: Program, step: Step, x: TensorType, found: ResidualSum
+) -> Run | None:
+    """The run of a convolution of bits with the sum after it; None where no kernel does both."""
+    node = step.nodes[0]
+    if node.op != "binary_conv2d":
+        return None
+    fast = _binary_conv(device, program, node, x, program.values[node.output], found.epilogue)
+    return _WithResidual(fast, bool(found.total)) if isinstance(fast, BinaryConv) else None
+
+
 def _fast(
     device: Device, program: Program, step: Step, x: TensorType, out: TensorType
 ) -> BinaryGemm | BinaryConv | ByteConv | None:
@@ -101,23 +131,33 @@ def _fast(
     if node.op == "u8_gemm":
         multiplier, offset = _int(node, "multiplier"), _int(node, "offset")
         return ByteGemm(device, weights, x.channels, multiplier=multiplier, offset=offset, epilogue=epilogue)
+    if node.op == "binary_conv2d":
+        return _binary_conv(device, program, node, x, out, epilogue)
     geometry = Geometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
     groups = _int(node, "groups")
-    if node.op == "u8_conv2d":
-        if not first_layer.covers(geometry, out.channels, groups):
-            return None
-        return ByteConv(
-            device,
-            weights,
-            x.channels,
-            geometry,
-            multiplier=_int(node, "multiplier"),
-            offset=_int(node, "offset"),
-            groups=groups,
-            epilogue=epilogue,
-        )
-    if geometry.is_pointwise and groups == 1:  # each output pixel is the product with one row
-        return BinaryGemm(device, weights[:, 0, 0], x.channels, epilogue) if x.channels <= MOST_BITS else None
+    if not first_layer.covers(geometry, out.channels, groups):
+        return None
+    return ByteConv(
+        device,
+        weights,
+        x.channels,
+        geometry,
+        multiplier=_int(node, "multiplier"),
+        offset=_int(node, "offset"),
+        groups=groups,
+        epilogue=epilogue,
+    )
+
+
+def _binary_conv(
+    device: Device, program: Program, node: Node, x: TensorType, out: TensorType, epilogue: Epilogue
+) -> BinaryGemm | BinaryConv | None:
+    weights = program.constants[node.inputs[1]].array
+    geometry = Geometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
+    groups = _int(node, "groups")
+    pointwise = geometry.is_pointwise and groups == 1 and not isinstance(epilogue, Residual)
+    if pointwise and x.channels <= MOST_BITS:  # each output pixel is the product with one row
+        return BinaryGemm(device, weights[:, 0, 0], x.channels, epilogue)
     if not binary_conv.covers(geometry, x.channels, out.channels, groups):
         return None
     return BinaryConv(

@@ -7,7 +7,7 @@ their own, bits unpacked for the user) have names that begin with a NUL, which n
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -29,7 +29,8 @@ from onebit.runtime.cuda.elementwise import (
 )
 from onebit.runtime.cuda.moves import Concat, Copy, Permute, ReshapeBits, is_alias
 from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.products import make_product
+from onebit.runtime.cuda.products import make_product, make_residual
+from onebit.runtime.cuda.residual import find_sum
 from onebit.runtime.cuda.values import Form, Value, tensor_of
 from onebit.runtime.cuda.windows import ChannelMean, Pool
 from onebit.runtime.errors import EngineError
@@ -116,12 +117,22 @@ class _Builder:
         self.placed: list[tuple[int, Stage]] = []
         self.open: dict[str, _OpenChain] = {}
         self.uses: Counter[str] = Counter()
+        self.readers: defaultdict[str, list[Node]] = defaultdict(list)
+        self.position: dict[str, int] = {}  # of the step that makes a value
+        self.done: set[str] = set()  # values that a stage makes before their step comes
 
     def build(self) -> Stages:
         steps = plan_steps(self.program)
         self.uses.update(name for step in steps for node in step.nodes for name in node.inputs)
         self.uses.update(self.program.outputs)
         for position, step in enumerate(steps):
+            for node in step.nodes:
+                self.position[node.output] = position
+                for name in node.inputs:
+                    self.readers[name].append(node)
+        for position, step in enumerate(steps):
+            if step.output in self.done:
+                continue
             try:
                 self._build(position, step)
             except EngineError as error:
@@ -186,6 +197,8 @@ class _Builder:
         if step.store == "bits":  # also where a pool follows, which keeps the name of the sums
             out = TensorType(DType.BITS, out.shape)
             self.made.types[step.output] = out
+        if self._residual_block(step):
+            return
         product = make_product(self.device, self.program, step, self._type(x), out)
         if product.reads_sums:
             self.made.counted.add(x)
@@ -202,6 +215,28 @@ class _Builder:
             return
         fma = ChainStep(Code.FMA, Mode.CHANNEL, step.scale, step.bias)
         self.open[step.output] = _OpenChain(raw, [fma], list(step.nodes[1:]), step.output, position)
+
+    def _residual_block(self, step: Step) -> bool:
+        """A binary convolution with the sum and the signs after it as one stage, if that is what follows."""
+        x = step.nodes[0].inputs[0]
+        found = find_sum(self.program, self.made.types, self.readers, step)
+        run = found and make_residual(self.device, self.program, step, self._type(x), found)
+        if not found or not run:
+            return False
+        add = next(
+            after for after in found.nodes if after.op == "add"
+        )  # by then both of its inputs are there
+        outputs = [name for name in (found.total, found.signs) if name]
+        self._place(
+            self.position[add.output],
+            (*step.nodes, *found.nodes),
+            (x, found.other),
+            outputs,
+            run,
+            counts=bool(found.signs),
+        )
+        self.done.update(after.output for after in found.nodes)
+        return True
 
     def _elementwise(self, position: int, node: Node) -> None:
         main = main_input(self.program, self.made.types, node)

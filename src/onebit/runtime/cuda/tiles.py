@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onebit.runtime.cuda.catalog import WITH_MMA, Entry
-from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Threshold
+from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Residual, Threshold
 from onebit.runtime.cuda.packing import row_bytes
 
 _STEP = 64  # bytes along K of a stage (base/mma_tile.cuh)
@@ -51,7 +51,7 @@ class Tile:
 
     def grid(self, rows: int, columns: int, epilogue: Epilogue) -> tuple[int, int, int]:
         """A block a tile; packed bits have columns up to the end of their padded row."""
-        stored = row_bytes(columns) * 8 if isinstance(epilogue, Threshold) else columns
+        stored = row_bytes(columns) * 8 if isinstance(epilogue, Threshold | Residual) else columns
         return -(-rows // self.rows) * -(-stored // self.columns), 1, 1
 
 
