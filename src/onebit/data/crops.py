@@ -105,7 +105,8 @@ def read_window(
             image.load()
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("L" if channels == 1 else "RGB")
+            wanted = "L" if channels == 1 else "RGB"
+            image = image if image.mode == wanted else image.convert(wanted)
             x, y = image.width / width, image.height / height
             scaled = (box[0] * x, box[1] * y, min(box[2] * x, image.width), min(box[3] * y, image.height))
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=scaled)
