@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onebit.program import DType, Node, Program, TensorType
-from onebit.program.tensors import Array
+from onebit.program import Node, Program, TensorType
 from onebit.runtime.cuda.epilogue import Residual
 from onebit.runtime.plan import Step
 
@@ -56,10 +55,7 @@ def find_sum(
     nodes: list[Node] = []
     node = _only_reader(program, readers, step.output)
     if node is not None and node.op == "affine" and node.inputs[0] == step.output:
-        arrays = [_per_channel(program, name, channels) for name in node.inputs[1:]]
-        if arrays[0] is None or arrays[1] is None:
-            return None
-        scale2, bias2 = arrays[0], arrays[1]
+        scale2, bias2 = (program.constants[name].array for name in node.inputs[1:])
         nodes.append(node)
         node = _only_reader(program, readers, node.output)
     if node is None or node.op != "add":
@@ -86,14 +82,3 @@ def _only_reader(program: Program, readers: Mapping[str, Sequence[Node]], name: 
     """The one node that reads a value, or None where there are more or the user does too."""
     found = readers.get(name, ())
     return found[0] if len(found) == 1 and name not in program.outputs else None
-
-
-def _per_channel(program: Program, name: str, channels: int) -> Array | None:
-    """A float constant as float32 [channels], or None if it is anything else."""
-    if name not in program.constants:
-        return None
-    array = program.constants[name].array
-    one = array.size == 1 or (array.size == channels and array.shape[-1] == channels)
-    if program.constants[name].type.dtype is not DType.F32 or not one:
-        return None
-    return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
