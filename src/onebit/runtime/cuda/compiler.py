@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -25,6 +26,7 @@ from onebit.runtime.errors import EngineError
 
 INSTALL = "install it with `pip install 'onebit[cuda]'`"
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+_IMPORTING = threading.Lock()  # cuda.core puts another module in its place, half made for a second thread
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -157,7 +159,8 @@ def _nvrtc_version() -> tuple[int, ...]:
 def cuda_core() -> Any:
     """The package cuda.core. EngineError, saying what to install, where it is missing."""
     try:
-        return import_module("cuda.core")
+        with _IMPORTING:
+            return import_module("cuda.core")
     except ImportError as error:
         raise EngineError(
             f"CUDA kernels are compiled by the package cuda-core ({error}): {INSTALL}"
