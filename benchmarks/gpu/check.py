@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Section → (module, function, most seconds). Their order is that of what matters most.
 SECTIONS = {
+    "compile": ("kernels", "run", 45),
     "exact": ("correctness", "run_products", 60),
     "product": ("products", "run", 75),
     "paper": ("products", "run_paper", 35),

@@ -36,6 +36,7 @@ def test_a_dry_run_goes_through_every_section(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     findings = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
     assert {finding["section"] for finding in findings} == {
+        "compile",
         "exact",
         "product",
         "paper",
