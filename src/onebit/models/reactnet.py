@@ -78,8 +78,8 @@ class ReActNetA(ImageSequential):
     except from 32 to 64. RPReLU's shifts stand before and after the PReLU, the following RSign has its own.
 
     widths: channels of the stem and of each block; each is the one before it or its double.
-    binary_weights: False leaves the weights real, the first of the paper's two training steps; parameters have
-        the same names and shapes, so that the second step starts from them.
+    binary_weights: False leaves the weights real, as in the first of the paper's two training steps;
+        parameters have the same names and shapes, so that the second step starts from them.
     ValueError for sizes that make no sense.
     """
 
