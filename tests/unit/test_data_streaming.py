@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,6 +138,7 @@ class TestBatches:
         assert (images.shape, images.dtype, labels.dtype) == ((6, 3, SIZE, SIZE), torch.uint8, torch.int64)
         assert [v % 3 for v in values(first)] == torch.cat([labels for _, labels in first]).tolist()
 
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
     @pytest.mark.parametrize("workers", [1, 2, 3])
     def test_the_number_of_workers_changes_nothing(self, parquet: Path, workers: int) -> None:
         assert_equal(list(streamed(parquet).iterate()), list(streamed(parquet, workers=workers).iterate()))
@@ -190,6 +192,15 @@ class TestBatches:
         next(batches.iterate())
         next(batches.plain(1))
         assert torch.equal(torch.get_rng_state(), state)
+
+    def test_another_process_may_get_it_by_pickling(self, parquet: Path) -> None:
+        """As it does where processes are not forked."""
+        batches = streamed(parquet)
+        first = list(batches.iterate())  # files are open now
+        copy = pickle.loads(pickle.dumps(batches))
+        second = list(copy.iterate())
+        assert_equal(second, list(batches.iterate()))
+        assert values(first) != values(second)
 
     def test_plain_batches_are_always_the_same_and_whole_on_every_rank(self, parquet: Path) -> None:
         first = list(streamed(parquet, 10, seed=1).plain(2))
@@ -275,9 +286,9 @@ class TestSplits:
             open_stream("imagenet", tmp_path, image_size=SIZE)
 
 
-def builder(files: dict[str, list[str]]) -> Any:
+def builder(files: dict[str, list[str]], features: Any = None) -> Any:
     """What `datasets.load_dataset_builder` gives, as far as it is asked."""
-    return SimpleNamespace(config=SimpleNamespace(data_files=files))
+    return SimpleNamespace(config=SimpleNamespace(data_files=files), info=SimpleNamespace(features=features))
 
 
 class TestHub:
@@ -296,7 +307,7 @@ class TestHub:
         monkeypatch.setattr(datasets, "load_dataset_builder", lambda path, config: builder(files))
         with pytest.raises(DataError, match=r"does not name the classes.*--data-dir"):
             open_stream("someone/set", image_size=SIZE)
-        monkeypatch.setattr(datasets.Features, "from_arrow_schema", lambda schema: features)
+        monkeypatch.setattr(datasets, "load_dataset_builder", lambda path, config: builder(files, features))
         stream = open_stream("someone/set", image_size=SIZE)
         assert stream.classes == ("a", "b", "c")
         remote = TrainingStream(stream, 6, crops=Crops(SIZE, resized=0.5, flip=True), workers=1)

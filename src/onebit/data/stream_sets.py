@@ -56,8 +56,8 @@ def open_stream(
         source = KNOWN.get(name) or HubSet(name)
         if folder is None and "/" not in source.path:
             raise DataError(unknown_name(name))
-        urls = parquet_files(folder) if folder is not None else _hub_files(name, source)
-        classes, parts = _tables(name, source, urls)
+        urls, features = _hub_files(name, source) if folder is None else (parquet_files(folder), None)
+        classes, parts = _tables(name, source, urls, features)
     train, test = parts["train"], parts.get("test")
     if test is None:
         train, test = split_off(name, train, max(1, len(train) // 5))
@@ -102,10 +102,15 @@ def _files(folder: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     return classes, parts
 
 
-def _tables(name: str, source: HubSet, urls: dict[str, list[str]]) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """Parquet files by split → classes and parts; test images without labels are left out."""
-    datasets = import_datasets()
-    features = datasets.Features.from_arrow_schema(parquet_schema(urls["train"][0]))
+def _tables(
+    name: str, source: HubSet, urls: dict[str, list[str]], features: Any
+) -> tuple[tuple[str, ...], dict[str, Part]]:
+    """Parquet files by split → classes and parts; test images without labels are left out.
+
+    `features` are the columns' types, if they are known; else the first file's schema tells them.
+    """
+    if not features:
+        features = import_datasets().Features.from_arrow_schema(parquet_schema(urls["train"][0]))
     columns = find_columns(name, source, features)
     validation = next((v for v in VALIDATION_NAMES if v in urls), None)
     named = {"train": "train", "test": "test"} | ({validation: "validation"} if validation else {})
@@ -136,8 +141,8 @@ def _classes(name: str, feature: Any, train: ParquetRecords, url: str) -> tuple[
     return tuple(map(str, range(1 + max((label for label in labels if label is not None), default=0))))
 
 
-def _hub_files(name: str, source: HubSet) -> dict[str, list[str]]:
-    """The URLs of a hub set's parquet files, by split."""
+def _hub_files(name: str, source: HubSet) -> tuple[dict[str, list[str]], Any]:
+    """The URLs of a hub set's parquet files, by split, and the columns' types, if its page tells them."""
     datasets = import_datasets()
     import huggingface_hub
 
@@ -158,4 +163,4 @@ def _hub_files(name: str, source: HubSet) -> dict[str, list[str]]:
     if "train" not in files or others:
         what = f"holds {others[0].rpartition('/')[2]!r}" if others else "has no train split"
         raise DataError(f"{name}: only parquet can be streamed, and {source.path} {what}; {ADVICE}")
-    return files
+    return files, builder.info.features
