@@ -122,6 +122,13 @@ def test_every_optimizer_and_precision_learns(overrides: list[str], tmp_path: Pa
     assert result.history[-1]["train_accuracy"] > 50, result.history  # chance is 10
 
 
+@pytest.mark.parametrize("quantizer", ["approx_sign", "swish_sign", "libra", "recu"])
+def test_bop_is_refused_where_no_weight_would_flip(quantizer: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"bop': 'linear1' has the weight quantizer .*'ste_sign' does"):
+        train(short("optimizer.name=bop", f"model.weight_quantizer={quantizer}"), run_dir=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_bop_leaves_weights_of_one_bit_and_center_leaves_no_mean(tmp_path: Path) -> None:
     bop = train(short("optimizer.name=bop", "epochs=1"), run_dir=tmp_path / "bop", tensorboard=False)
     centred = train(

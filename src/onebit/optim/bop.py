@@ -10,14 +10,14 @@ are, the authors argue: inertia.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
 from onebit.optim.latent import latent_parameters
+from onebit.optim.stepping import SteppingOptimizer
 
 __all__ = ["Bop", "binarize_latent_weights_"]
 
@@ -33,7 +33,7 @@ def binarize_latent_weights_(model: nn.Module) -> None:
         parameter.copy_(torch.where(parameter >= 0, 1.0, -1.0))
 
 
-class Bop(Optimizer):
+class Bop(SteppingOptimizer):
     """Bop (arXiv 1906.02107, algorithm 1): flips one-bit weights; formulas at the top of its file.
 
     params: one-bit weights only, parameters or groups of them; every element must be +1 or -1. Everything
@@ -76,25 +76,8 @@ class Bop(Optimizer):
                     "weights only"
                 )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update. closure: computes the loss again and returns it; its value is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = []
+    def _update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
-            if p.grad is None or p.grad.is_sparse:
-                raise RuntimeError("Bop does not take sparse gradients; use dense ones")
-            gradients.append(p.grad)
             if not self.state[p]:
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
         averages = [self.state[p]["exp_avg"] for p in parameters]

@@ -13,12 +13,13 @@ v, where it can never decay (2^k·(1 - 2^-10) rounds back to 2^k); the paper's v
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
+
+from onebit.optim.stepping import SteppingOptimizer
 
 __all__ = ["ShiftAdaMax"]
 
@@ -28,7 +29,7 @@ def _power_of_two(x: Tensor) -> Tensor:
     return torch.copysign(torch.exp2(torch.round(torch.log2(x.abs()))), x)
 
 
-class ShiftAdaMax(Optimizer):
+class ShiftAdaMax(SteppingOptimizer):
     """Shift-based AdaMax (BNN, arXiv 1602.02830, algorithm 4); formulas at the top of its file.
 
     params: parameters, or groups of them, as for every torch.optim optimizer.
@@ -59,22 +60,8 @@ class ShiftAdaMax(Optimizer):
         # "capturable" is what load_state_dict asks to put "step" back on the parameter's device.
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "capturable": True})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update. closure: computes the loss again and returns it; its value is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        gradients = [_dense(p) for p in parameters]
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
@@ -90,11 +77,3 @@ class ShiftAdaMax(Optimizer):
         for p, step, m, v in zip(parameters, steps, averages, maxima, strict=True):
             rate = _power_of_two(group["lr"] / (1 - beta1**step))
             p.sub_(rate * (m / _power_of_two(v).clamp(min=group["eps"])))
-
-
-def _dense(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None  # the caller filtered
-    if gradient.is_sparse:
-        raise RuntimeError("ShiftAdaMax does not take sparse gradients; use dense ones")
-    return gradient

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit import optim
+from onebit.nn.modes import modes_kept
 from onebit.train.errors import TrainError
 from onebit.train.fields import OptimizerRecipe
 
@@ -88,6 +89,7 @@ def _bop(model: nn.Module, recipe: OptimizerRecipe, capturable: bool, adam: dict
     latent = [p for _, p in optim.latent_parameters(model) if p.requires_grad]
     if not latent:
         raise TrainError("optimizer.name = 'bop': the model has no one-bit weights for it to flip")
+    _require_gradients_of_bits(model)
     bop = optim.Bop(latent, gamma=recipe.gamma, threshold=recipe.threshold)
     ids = {id(p) for p in latent}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
@@ -95,6 +97,25 @@ def _bop(model: nn.Module, recipe: OptimizerRecipe, capturable: bool, adam: dict
         return BopAndAdam(bop, None)
     groups = _prepared([{"params": others, "lr": recipe.lr}], capturable)
     return BopAndAdam(bop, torch.optim.Adam(groups, lr=recipe.lr, **adam))
+
+
+def _require_gradients_of_bits(model: nn.Module) -> None:
+    """Raise `TrainError` for a weight quantizer that hands weights of ±1 no gradient, or a wrong one.
+
+    ApproxSign's slope at ±1 is 0, SwishSign's negative; what standardises a filter sees it as a whole.
+    """
+    for name, layer in model.named_modules():
+        quantizer = getattr(layer, "weight_quantizer", None)
+        if not isinstance(quantizer, nn.Module):
+            continue
+        weight = torch.tensor([[1.0, 1.0, -1.0, -1.0]], device=next(layer.parameters()).device)
+        with modes_kept(quantizer):  # in eval mode nothing is drawn
+            (slope,) = torch.autograd.grad(quantizer.eval()(weight.requires_grad_()).sum(), weight)
+        if not bool((slope > 0).all()):
+            raise TrainError(
+                f"optimizer.name = 'bop': {name!r} has the weight quantizer {type(quantizer).__name__}, which"
+                " hands weights of ±1 no gradient that Bop can use; 'ste_sign' does"
+            )
 
 
 def _groups(model: nn.Module, recipe: OptimizerRecipe, capturable: bool) -> list[dict[str, Any]]:
