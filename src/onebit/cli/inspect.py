@@ -56,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _energy_table(energy: Energy) -> str:
     parts = ("arithmetic", "weights", "activations", "total")
+    scale, unit = (1e-6, "µJ") if energy.packed.total >= 1e6 else (1e-3, "nJ")  # from pJ
     rows = []
     for part in parts:
         packed, float32 = getattr(energy.packed, part), getattr(energy.float32, part)
         times = f"{number(float32 / packed)} ×" if packed else "–"
-        rows.append((part, f"{number(packed * 1e-6)} µJ", f"{number(float32 * 1e-6)} µJ", times))
+        rows.append((part, f"{number(packed * scale)} {unit}", f"{number(float32 * scale)} {unit}", times))
     note = (
         "Estimated for a 45 nm process from the table in arXiv 1602.02830; not a measurement of this machine."
     )

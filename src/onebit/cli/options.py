@@ -21,9 +21,8 @@ def batch_sizes(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
 
-def add_threads(parser: argparse.ArgumentParser, *, default: int | None = 1) -> None:
-    """--threads N."""
-    shown = "1" if default == 1 else "all CPUs"
+def add_threads(parser: argparse.ArgumentParser, *, default: int | None = 1, shown: str = "1") -> None:
+    """--threads N; `shown` says what the default is."""
     parser.add_argument(
         "--threads", type=positive, default=default, metavar="N", help=f"CPU threads (default: {shown})"
     )

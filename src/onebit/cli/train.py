@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda … (default: auto)")
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_threads(parser, default=None)
+    add_threads(parser, default=None, shown="the recipe's, or as many as torch chooses")
 
 
 def run(args: argparse.Namespace) -> int:
