@@ -98,6 +98,14 @@ def test_text_names_every_layer_and_total() -> None:
     assert all(line == line.rstrip() for line in lines)
 
 
+def test_repr_is_one_line_of_names_and_types() -> None:
+    program = bytes_mlp(70, 33, 3)
+    nodes = len(program.nodes)
+    (given,), (scores,) = program.inputs, program.outputs
+    assert repr(program) == f"Program({given} u8[70] → {scores} f32[3], {nodes} nodes)"
+    assert "nothing ?" in repr(program.with_outputs("nothing"))  # a broken one can be printed too
+
+
 def test_to_dict_is_json() -> None:
     summary = summarize(bytes_mlp())
     back = json.loads(json.dumps(summary.to_dict()))

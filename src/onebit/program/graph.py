@@ -56,6 +56,14 @@ class Program:
     values: Mapping[str, TensorType]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line, since constants may be megabytes; `summary()` says more."""
+        ends = [
+            ", ".join(f"{name} {self.values.get(name, '?')}" for name in names)
+            for names in (self.inputs, self.outputs)
+        ]
+        return f"Program({ends[0]} → {ends[1]}, {len(self.nodes)} nodes)"
+
     def type_of(self, name: str) -> TensorType:
         """Type of a value or a constant."""
         constant = self.constants.get(name)
