@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from onebit import convert, models  # noqa: E402
 from onebit import nn as bnn  # noqa: E402
@@ -304,6 +305,19 @@ def test_modes_buffers_and_state_stay() -> None:
     again = copy.deepcopy(model)
     assert save_bits_(again, x) == {}  # nothing is left to change
     _assert_same(model, again, x)
+
+
+def test_under_gradient_checkpointing_it_is_the_same() -> None:
+    torch.manual_seed(6)
+    model = models.create("bnn_convnet_cifar10", input_shape=(3, 8, 8), widths=(8, 8, 16), hidden=(16,))
+    x = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    save_bits_(model, x)
+    twin = copy.deepcopy(model)
+    model.train()(x).square().sum().backward()
+    checkpoint(twin.train(), x, use_reentrant=False).square().sum().backward()
+    for ours, again in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(ours.grad, again.grad)
+        assert ours.grad.abs().sum() > 0
 
 
 def test_a_changed_model_converts_as_before() -> None:

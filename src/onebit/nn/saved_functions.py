@@ -144,8 +144,8 @@ class _Product(_Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (g,), how = grad_outputs, ctx.how
-        x = decode(ctx.saved_tensors[0], *ctx.of_x)
-        weight = decode(ctx.saved_tensors[1], *ctx.of_weight)
+        codes = ctx.saved_tensors  # read once, as torch.utils.checkpoint demands
+        x, weight = decode(codes[0], *ctx.of_x), decode(codes[1], *ctx.of_weight)
         needs = ctx.needs_input_grad[:2]
         if how is None:
             flat = g.reshape(-1, g.shape[-1])
