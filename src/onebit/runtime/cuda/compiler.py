@@ -160,11 +160,14 @@ def cuda_core() -> Any:
     """The package cuda.core. EngineError, saying what to install, where it is missing."""
     try:
         with _IMPORTING:
-            return import_module("cuda.core")
+            core = import_module("cuda.core")
     except ImportError as error:
         raise EngineError(
             f"CUDA kernels are compiled by the package cuda-core ({error}): {INSTALL}"
         ) from error
+    if not hasattr(core, "Program"):
+        raise EngineError(f"the package cuda-core is too old: {INSTALL}")
+    return core
 
 
 def _no_compiler(error: Exception) -> str:

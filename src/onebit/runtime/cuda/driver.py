@@ -1,4 +1,4 @@
-"""Device on an NVIDIA GPU: modules through `cuda-core`, launches on torch's current stream."""
+"""Device on an NVIDIA GPU: the driver's own calls by cuda.bindings, launches on torch's current stream."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ class CudaTensorMap(ctypes.Structure):
 
 @dataclass(eq=False)
 class CudaKernel:
-    """A kernel in a module that the driver has loaded."""
+    """A kernel of a library that the driver has loaded, and keeps to the end of the process."""
 
     file: str
     name: str
     function: Any  # CUfunction, as launches want it
     handle: Any  # CUkernel, as attributes want it
-    owner: Any  # what keeps the module loaded
     shared_bytes: int = field(default=_STATIC_SHARED)  # what it may use so far
 
 
@@ -85,17 +84,15 @@ class CudaDevice:
 
     def _load(self, file: str, name: str, defines: Mapping[str, int | str]) -> CudaKernel:
         code = cubin(file, defines, target(self._capability))
-        with _Current(self._driver, self._context):
-            try:
-                module = cuda_core().ObjectCode.from_cubin(code, name=file)
-                kernel = module.get_kernel(name)
-                function = self._driver.CUfunction(int(kernel.handle))
-                return CudaKernel(file, name, function, kernel.handle, (module, kernel))
-            except Exception as error:
-                raise EngineError(
-                    f"the driver does not load {name} of csrc/cuda/{file}: {error}. Is the NVIDIA driver "
-                    "older than the CUDA version of cuda-core? Update it, or install cuda-core[cu12]"
-                ) from error
+        driver = self._driver
+        what = (
+            f"the driver does not load {name} of csrc/cuda/{file}. Is the NVIDIA driver older than the CUDA "
+            "version of cuda-core? Update it, or install cuda-core[cu12]"
+        )
+        with _Current(driver, self._context):
+            (library,) = self._check(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0), what)
+            (handle,) = self._check(driver.cuLibraryGetKernel(library, name.encode()), what)
+        return CudaKernel(file, name, driver.CUfunction(int(handle)), handle)
 
     def tensor_map(self, tensor: torch.Tensor, box_rows: int, box_bytes: int, swizzle: int) -> CudaTensorMap:
         """See `Device.tensor_map`."""
