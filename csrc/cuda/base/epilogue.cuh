@@ -214,45 +214,54 @@ __device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first
 }
 
 #elif EPILOGUE == EPILOGUE_SUM
-/* Pairs of columns as for floats below; the bits of columns beyond the last are zero. */
+/* Pairs of columns as for floats below; the bits of columns beyond the last are zero. All of the residual is
+ * asked for before the first of it is needed, so that a warp waits for memory once. */
 template <int COLUMNS, class Constants>
 __device__ __forceinline__ void store_sums(const Epilogue &e, int row, int first, const int (&v)[COLUMNS / 2],
                                            const Constants &constants) {
     constexpr int W = COLUMNS / 32;
+    const int q = lane_id() % 4;
     const bool even = e.columns % 2 == 0;
+    const u64 corner = static_cast<u64>(row + lane_id() / 4) * e.columns + first + 2 * q;
+    float *const out = static_cast<float *>(e.out);
+    float2 residual[COLUMNS / 8][2];
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 4; i++) {
+        const int m = row + lane_id() / 4 + 8 * (i % 2), n = first + 8 * (i / 2) + 2 * q;
+        const float *const from =
+            e.residual + (corner + 8 * (i % 2) * static_cast<u64>(e.columns) + 8 * (i / 2));
+        const bool inside = m < e.rows && n < e.columns, both = inside && n + 1 < e.columns;
+        float2 r = make_float2(0.0f, 0.0f);
+        if (even && inside)
+            r = __ldg(reinterpret_cast<const float2 *>(from));
+        if (!even && inside)
+            r.x = __ldg(from);
+        if (!even && both)
+            r.y = __ldg(from + 1);
+        residual[i / 2][i % 2] = r;
+    }
     u32 word[2 * W] = {};
 #pragma unroll
     for (int j = 0; j < COLUMNS / 8; j++) {
         const Columns column = constants.of(j);
-        const int n = first + 8 * j + 2 * (lane_id() % 4);
+        const int n = first + 8 * j + 2 * q;
         const float4 left = __ldg(static_cast<const float4 *>(e.more) + n);
         const float4 right = __ldg(static_cast<const float4 *>(e.more) + n + 1);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int m = row + lane_id() / 4 + 8 * h;
-            if (m >= e.rows || n >= e.columns)
-                continue;
-            const u64 at = static_cast<u64>(m) * e.columns + n;
-            const bool both = n + 1 < e.columns;
-            float2 r = make_float2(0.0f, 0.0f);
-            if (even) {
-                r = __ldg(reinterpret_cast<const float2 *>(e.residual + at));
-            } else {
-                r.x = __ldg(e.residual + at);
-                if (both)
-                    r.y = __ldg(e.residual + at + 1);
-            }
+            const bool inside = row + lane_id() / 4 + 8 * h < e.rows && n < e.columns;
+            const bool both = inside && n + 1 < e.columns;
+            const float2 r = residual[j][h];
             const float x = scaled_twice(v[4 * j + 2 * h] + column.of_row[h].x, left) + r.x;
             const float y = scaled_twice(v[4 * j + 2 * h + 1] + column.of_row[h].y, right) + r.y;
-            float *const out = static_cast<float *>(e.out);
-            if (out != nullptr && even) {
-                *reinterpret_cast<float2 *>(out + at) = make_float2(x, y);
-            } else if (out != nullptr) {
-                out[at] = x;
-                if (both)
-                    out[at + 1] = y;
-            }
-            const u32 low = x >= 0.0f, high = both && y >= 0.0f;
+            float *const to = out + (corner + 8 * h * static_cast<u64>(e.columns) + 8 * j);
+            if (out != nullptr && inside && even)
+                *reinterpret_cast<float2 *>(to) = make_float2(x, y);
+            if (out != nullptr && inside && !even)
+                to[0] = x;
+            if (out != nullptr && both && !even)
+                to[1] = y;
+            const u32 low = inside && x >= 0.0f, high = both && y >= 0.0f;
             word[h * W + j / 4] |= (low | high << 1) << (8 * (j % 4));
         }
     }

@@ -29,7 +29,12 @@ MMA = (
     mma_tile("binary_conv", down=4, across=1, fragments=2, stages=4, blocks=2, rate=0.4, extra=8),
 )
 POPC = Tile("binary_conv/popc.cu", "binary_conv_popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, 2, 1.0)
-ENTRIES = tuple(entry for tile in (*MMA, POPC) for entry in (*tile.entries, tile.entry(RESIDUAL)))
+# A residual is waited for rather than computed with: the tiles that leave registers for many loads at once.
+SUMMING = MMA[2:]
+ENTRIES = (
+    *(entry for tile in (*MMA, POPC) for entry in tile.entries),
+    *(tile.entry(RESIDUAL) for tile in (*SUMMING, POPC)),
+)
 
 _GROUP_COLUMNS = 64  # a tile's columns are of one group, and the smallest tile has so many
 
@@ -127,7 +132,8 @@ class BinaryConv:
             return self._tile
         if self._device.capability < (8, 0):
             return POPC
-        return choose(MMA, self._device.multiprocessors, rows, self.columns, self._groups)
+        tiles = SUMMING if isinstance(self._epilogue, Residual) else MMA
+        return choose(tiles, self._device.multiprocessors, rows, self.columns, self._groups)
 
     def empty_output(self, x: Bits, *, sums: bool = False) -> torch.Tensor | Bits:
         """Room for the output: int32 or float32 [pixels, columns], or Bits, with sums if asked."""
