@@ -59,6 +59,13 @@ def task_train(run_dir: str, rank: str = "-1", step: str = "0", how: str = "kill
     sys.exit(main([*words, *(word for field in overrides for word in ("--set", field))]))
 
 
+def task_nowhere() -> None:
+    """A data folder that does not exist, which the first process of the machine finds."""
+    from onebit.cli import main
+
+    sys.exit(main(["train", "bnn-mnist", "--data-dir", "no-such-folder", "--run-dir", "no-such-run"]))
+
+
 def task_steps(out: str) -> None:
     """A few steps of a network without BatchNorm on this rank's share of each batch of 100; its weights."""
     from torch import nn
@@ -137,7 +144,7 @@ def in_child(task: str, arguments: list[str]) -> NoReturn:
         os._exit(status)
 
 
-TASKS = {"train": task_train, "steps": task_steps}
+TASKS = {"train": task_train, "steps": task_steps, "nowhere": task_nowhere}
 
 
 def start(command: list[str | Path], timeout: float = 200) -> subprocess.CompletedProcess[str]:
@@ -177,6 +184,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     tasks = {
         "undisturbed": ["train", folder / "run"],
         "again": ["train", folder / "run"],
+        "nowhere": ["nowhere"],
         "defect": ["train", folder / "defect", "1", "30", "raise"],
         "steps": ["steps", folder / "two.pt"],
     }
@@ -263,6 +271,15 @@ def test_a_refusal_of_rank_0_reaches_the_other(ended: dict[str, Any]) -> None:
     assert again.err.count("onebit: the folder") == 1
     assert again.err.count("already holds a run") == 2
     assert "Traceback" not in again.err
+
+
+@pytest.mark.slow  # as above
+def test_a_data_set_that_is_not_there_is_one_sentence_of_each(ended: dict[str, Any]) -> None:
+    nowhere: Ended = ended["nowhere"]
+    assert nowhere.statuses == [2, 2]
+    assert nowhere.err.count("the data folder 'no-such-folder' does not exist") == 2
+    assert nowhere.err.count("onebit: rank 0 stopped: ") == 1
+    assert "Traceback" not in nowhere.err
 
 
 @pytest.mark.slow  # as above

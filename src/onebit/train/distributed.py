@@ -90,12 +90,30 @@ class World:
 
     @contextmanager
     def first_of_the_machine_first(self) -> Iterator[None]:
-        """One process a machine goes through the block before its others: it may download, they then read."""
-        if not self.alone and self.local_rank > 0:
-            distributed.barrier()
-        yield
-        if not self.alone and self.local_rank == 0:
-            distributed.barrier()
+        """One process a machine goes through the block before its others: it may download, they then read.
+
+        Where one of the first fails, every rank raises.
+        """
+        if self.alone:
+            yield
+            return
+        first = self.local_rank == 0
+        if not first:
+            self._raise_what_stopped(self.gather(None))
+        try:
+            yield
+        except Exception as error:
+            if first:
+                self.gather(str(error))
+            raise
+        if first:
+            self._raise_what_stopped(self.gather(None))
+
+    @staticmethod
+    def _raise_what_stopped(reasons: list[str | None]) -> None:
+        for rank, reason in enumerate(reasons):
+            if reason is not None:
+                raise TrainError(f"rank {rank} stopped: {reason}")
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every rank rank 0's buffers: each rank's BatchNorm has seen other samples."""
