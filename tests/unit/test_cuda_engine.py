@@ -335,6 +335,19 @@ def test_engines_are_independent_and_close() -> None:
     assert torch.equal(second(x), two)
 
 
+def test_memory_made_in_inference_mode_serves_calls_outside() -> None:
+    """Between the permutation, which PyTorch writes, and the relu a value lies in the engine's memory."""
+    types = {"x": TensorType(DType.F32, (2, 3)), "y": TensorType(DType.F32, (3, 2))}
+    nodes = (Node("permute", ("x",), "y", {"axes": (1, 0)}), Node("relu", ("y",), "z"))
+    program = Program(("x",), ("z",), nodes, {}, {**types, "z": types["y"]})
+    verify(program)
+    x = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    with cuda(program) as engine:
+        with torch.inference_mode():
+            assert torch.equal(engine(x), x.mT.relu())
+        assert torch.equal(engine(2 * x), 2 * x.mT.relu())
+
+
 def test_what_an_engine_says_of_itself() -> None:
     program = bytes_mlp(70, 65, 3)
     with cuda(program) as engine:

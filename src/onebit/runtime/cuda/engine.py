@@ -157,7 +157,7 @@ class CudaEngine(Engine):
     def __call__(self, *inputs: Any) -> Any:
         """Run a batch on the current stream; see `onebit.Engine`. Tensors come back once all is launched."""
         arrival = accept(self._signature, inputs, self._device)
-        with self._lock, _memory_errors(), torch.no_grad():
+        with self._lock, _memory_errors(), _plain_tensors():
             if self._closed:
                 raise EngineError("this engine is closed")
             outputs = [self._empty(name, arrival.batch) for name in self._stages.results]
@@ -253,7 +253,7 @@ class CudaEngine(Engine):
         outputs = [self._empty(name, arrival.batch) for name in self._stages.results]
         wrong = torch.zeros(1, dtype=torch.int32, device=self._device.torch_device)
         runs = []
-        with self._lock, _memory_errors(), torch.no_grad(), self._turns.take(self._arena):
+        with self._lock, _memory_errors(), _plain_tensors(), self._turns.take(self._arena):
             if self._closed:
                 raise EngineError("this engine is closed")
             for _ in range(repeats):
@@ -305,6 +305,14 @@ class CudaEngine(Engine):
         inputs = ", ".join(f"{name} {type_}" for name, type_ in self.input_types.items())
         outputs = ", ".join(f"{name} {type_}" for name, type_ in self.output_types.items())
         return f"<onebit.Engine {inputs} → {outputs}; {self._device.torch_device}>"
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Inside, gradients are off, and so is a caller's inference mode: memory made in it, such as the arena,
+    could not be written to by a later call outside."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 @contextmanager
