@@ -225,6 +225,7 @@ def test_a_teacher_that_does_not_suit_is_named(run: Any, tmp_path: Path) -> None
         ([f"distill.teacher={weights}", "distill.model=bnn_mlp"], "does not fit distill.model = 'bnn_mlp'"),
         ([f"distill.teacher={weights}", "distill.model=bnn_mpl"], "'bnn_mpl' cannot be made: .*'bnn_mlp'"),
         ([f"distill.teacher={tmp_path}", "distill.model=bnn_mlp"], "no weights in"),
+        (["distill.teacher=runs/none"], "'runs/none' does not exist: train the teacher first"),
     ]:
         if "does not fit" in words:
             overrides.append("distill.options={hidden = [64]}")

@@ -11,6 +11,8 @@ teacher's entropy, which has no gradient).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,15 +82,18 @@ def load_teacher(
 
 
 def _from_file(distill: DistillRecipe, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    if not Path(distill.teacher).expanduser().exists():
+        raise TrainError(
+            f"distill.teacher = {distill.teacher!r} does not exist: train the teacher first, or name"
+            " another run"
+        )
     if not distill.model:
         raise TrainError(
             f"distill.teacher = {distill.teacher!r} is no run folder; if it is a file of weights, name the"
             " registered model that they belong to (distill.model)"
         )
     options = {"input_shape": list(input_shape), "classes": classes, **distill.options}
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the teacher's first weights, which are overwritten, cost no draw
+    with torch.random.fork_rng(devices=[]):  # the first weights, which are overwritten, cost no draw
         try:
             model = models.create(distill.model, **options)
         except (TypeError, ValueError) as error:
