@@ -119,9 +119,13 @@ class FakeStream:
 
 class FakeEvent:
     stream = ""
+    waited_for = ""
 
     def record(self, stream: FakeStream) -> None:
         self.stream = stream.name
+
+    def synchronize(self) -> None:
+        FakeEvent.waited_for = self.stream
 
 
 def test_a_run_on_another_stream_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +140,26 @@ def test_a_run_on_another_stream_waits_for_the_one_before(monkeypatch: pytest.Mo
         with turns.take(None):
             pass
     assert log == ["second waits for first", "first waits for second"]
+    turns.finish()
+    assert FakeEvent.waited_for == "first"
+
+
+def test_a_turn_that_fails_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has launched before works in the same memory."""
+    log: list[str] = []
+    first, second = FakeStream("first", log), FakeStream("second", log)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    turns = Turns(GPU)
+    turns.finish()  # nothing has run
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: first)
+    with pytest.raises(ZeroDivisionError), turns.take(None):
+        raise ZeroDivisionError
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: second)
+    with turns.take(None):
+        pass
+    assert log == ["second waits for first"]
 
 
 @contextmanager

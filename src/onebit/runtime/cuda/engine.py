@@ -295,6 +295,7 @@ class CudaEngine(Engine):
         """Give back memory once what has been launched is done with it. A second close does nothing."""
         with self._lock:
             self._closed = True
+            self._turns.finish()
             self._arena = None
             self._captured.clear()
             self._frames.clear()

@@ -140,6 +140,11 @@ class Turns:
                     self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._done.record(stream)
 
+    def finish(self) -> None:
+        """Wait until every turn so far is over, so that what they work on may be freed on any stream."""
+        if self._done is not None:
+            self._done.synchronize()
+
     def mark(self) -> Any:
         """A point in time on the current stream, for `seconds`."""
         if self._device.type != "cuda":
