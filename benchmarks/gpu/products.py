@@ -27,18 +27,25 @@ def random_bits(setup: Setup, rows: int, count: int) -> Bits:
     return count_ones(setup.device, Bits(drawn.to(torch.uint8), count))
 
 
-def products(setup: Setup, size: int, epilogue: Epilogue, variant: Variant | None = None) -> Calls:
-    """The binary product of size³, a call for each set of inputs, everything packed before."""
+def gemms(
+    setup: Setup, size: int, epilogue: Epilogue, variant: Variant | None = None
+) -> list[tuple[BinaryGemm, Bits, torch.Tensor | Bits]]:
+    """Binary products of size³, their inputs and outputs, everything packed; as many sets as fill the L2."""
     row_bytes = size // 8
     out_bytes = size * size // 8 if isinstance(epilogue, Threshold) else 4 * size * size
-    calls: Calls = []
+    sets = []
     for _ in range(setup.copies(2 * size * row_bytes + out_bytes)):
         weights = random_bits(setup, size, size).data[:, : -(-size // 32) * 4]
         packed = weights.cpu().numpy().copy().view("<u4")
         gemm = BinaryGemm(setup.device, packed, size, epilogue, variant)
-        x, out = random_bits(setup, size, size), gemm.empty_output(size)
-        calls.append(lambda gemm=gemm, x=x, out=out: gemm(x, out))  # type: ignore[misc]
-    return calls
+        sets.append((gemm, random_bits(setup, size, size), gemm.empty_output(size)))
+    return sets
+
+
+def products(setup: Setup, size: int, epilogue: Epilogue, variant: Variant | None = None) -> Calls:
+    """The binary product of size³, a call for each set of inputs, everything packed before."""
+    sets = gemms(setup, size, epilogue, variant)
+    return [lambda gemm=gemm, x=x, out=out: gemm(x, out) for gemm, x, out in sets]  # type: ignore[misc]
 
 
 def epilogues(size: int) -> dict[str, Epilogue]:
@@ -199,6 +206,27 @@ def run_paper(setup: Setup) -> None:
         for packed, total in (("out", ours), ("in", ours + 2 * pack_one)):
             text = f"{size}³ → i32 over {name}, packing {packed}"
             setup.record.number(text, seconds / total, "×", bar=paper, note="bar: the paper's figure")
+
+
+def run_tune(setup: Setup) -> None:
+    """The section `tune`, only where asked for: other stages, leads and clusters of wgmma's tiles."""
+    variants = [
+        binary_gemm.wgmma(2, columns, stages, cluster, lead, rate=1.0)
+        for columns, most in ((256, 4), (128, 6))
+        for stages in (most - 1, most)
+        for cluster in (1, 2)
+        for lead in (0, 1, 2)
+        if lead <= stages - 2
+    ]
+    for size in (setup.size(8192, 64), setup.size(16384, 300)):
+        for name in ("bits", "i32"):
+            sets = gemms(setup, size, epilogues(size)[name])
+            for variant in variants[: setup.size(len(variants), 2)]:
+                chosen = [(gemm.by(variant), x, out) for gemm, x, out in sets]
+                calls: Calls = [lambda s=s: s[0](*s[1:]) for s in chosen]  # type: ignore[misc]
+                macros = " ".join(f"{key.lower()} {value}" for key, value in variant.macros[1:])
+                speed = tops(size, setup.seconds(calls, 0.4))
+                setup.record.number(f"{size}³ → {name}, {macros}", speed, "TOPS")
 
 
 def all_calls(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:

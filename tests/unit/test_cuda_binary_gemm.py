@@ -272,6 +272,20 @@ def test_which_kernel_runs() -> None:
                 assert variant.shared_bytes <= most * 1024, variant
 
 
+def test_a_product_by_another_variant_shares_its_weights() -> None:
+    rng = np.random.default_rng(3)
+    a, b = signs(rng, 20, 150), signs(rng, 40, 150)
+    device = Spy((9, 0))
+    first = BinaryGemm(device, words(b), 150)
+    second = first.by(MMA[1])
+    x = pack(device, torch.from_numpy(a))
+    for product, kernel in ((first, "binary_gemm_wgmma"), (second, "binary_gemm_mma")):
+        out = product(x)
+        assert isinstance(out, torch.Tensor)
+        assert np.array_equal(out.numpy(), a.astype(np.int32) @ b.T.astype(np.int32))
+        assert device.asked[-1][1] == kernel
+
+
 def test_an_empty_batch_launches_nothing() -> None:
     device = EmulatedDevice((9, 0))
     gemm = BinaryGemm(device, words(np.ones((3, 40), np.int8)), 40)

@@ -7,6 +7,7 @@ compute v = 4·popc(a and b) − 2·popc(a), to which K − 2·popc(b) is added 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,6 +189,12 @@ class BinaryGemm:
         return self._variant or choose(
             self._device.capability, self._device.multiprocessors, rows, self.columns
         )
+
+    def by(self, variant: Variant) -> BinaryGemm:
+        """The same product, on the same weights in memory, always run by this variant."""
+        other = copy(self)
+        other._variant = variant
+        return other
 
     def needs_sums(self, rows: int) -> bool:
         """Whether the input's sums are read; if not, whoever makes the input need not count."""
