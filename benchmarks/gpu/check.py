@@ -35,9 +35,9 @@ SECTIONS = {
     "images": ("whole", "run_images", 110),
     "programs": ("correctness", "run_programs", 35),
 }
-ON_DEMAND = {"tune": ("products", "run_tune", 200)}  # sections that only --only names
 SANITIZER = ("memcheck", "racecheck")  # tools, each of which watches SMALL, with the time that is left
 SMALL = ("correctness", "run_small", 90)
+ON_DEMAND = {"tune": ("products", "run_tune", 200)}  # sections that only --only names
 TOTAL = 470
 PACKAGES = ("torch", "triton", "numpy", "safetensors", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")
 
