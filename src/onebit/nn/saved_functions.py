@@ -53,7 +53,7 @@ PIXELS = Grid(2.0**-8, 255)
 def pack_mask(mask: Tensor) -> Tensor:
     """bool, any shape → uint8 (ceil(elements / 8),): element 8·i + j in memory order is bit j of byte i."""
     flat = (mask.permute(0, 2, 3, 1) if is_channels_last(mask) else mask).reshape(-1)
-    flat = F.pad(flat.view(torch.uint8), (0, -flat.numel() % 8))
+    flat = F.pad(flat.to(torch.uint8), (0, -flat.numel() % 8))
     return ((flat.view(torch.int64) * _PACK) >> 56).to(torch.uint8)
 
 
