@@ -13,6 +13,7 @@ run is a row that says so.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -40,27 +41,36 @@ PAPER = {
     "xnornet-cifar10": 10.17,
     "bnn-svhn": 2.53,
 }
+_PATHS = {"init", "distill.teacher"}
 # Fields that decide nothing about the outcome, or that the run itself fills in.
 _NOT_A_CHANGE = {"threads", "checkpoint_seconds", "seed", "model.input_shape", "model.classes"}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
+    """Nested dictionaries as one, keys joined by dots; of a path to a run or a file, its last part."""
     fields: dict[str, Any] = {}
     for key, value in tree.items():
         fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return fields
+    return {key: Path(value).name if key in _PATHS else value for key, value in fields.items()}
 
 
 def changes(run_dir: Path) -> list[str]:
-    """What --set changed of the recipe that comes with the package; all of it where there is none."""
+    """What --set changed of the recipe that comes with the package; all of it where there is none.
+
+    An option of the model that a recipe leaves out has the model's default: to write that down is no change.
+    """
     recipe = run_recipe(run_dir)
     own = flat(recipe_tree(recipe))
     shipped = flat(recipe_tree(load_recipe(recipe.name))) if recipe.name in recipe_names() else {}
+    parameters = inspect.signature(models.entry(recipe.model.name).factory).parameters.values()
+    defaults = {
+        f"model.{p.name}": list(p.default) if type(p.default) is tuple else p.default for p in parameters
+    }
+    before = {**defaults, **shipped}
     return [
         f"{key}={json.dumps(value)}"
         for key, value in own.items()
-        if key not in _NOT_A_CHANGE and shipped.get(key) != value and (shipped or key != "name")
+        if key not in _NOT_A_CHANGE and before.get(key) != value and (shipped or key != "name")
     ]
 
 
@@ -143,7 +153,9 @@ def _row(key: tuple[Any, ...], runs: list[dict[str, Any]]) -> str:
     what = _code(name) + "".join(f", {_code(change)}" for change in changed)
     where = f"{device}, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
     seeds = ", ".join(str(run["seed"]) for run in sorted(runs, key=lambda run: run["seed"]))
-    return _line(what, runs[0]["data"], name, ours, seeds, differ, _duration(seconds), where)
+    return _line(
+        what, runs[0]["data"], "" if changed else name, ours, seeds, differ, _duration(seconds), where
+    )
 
 
 def _line(what: str, data: str, name: str | None, *others: str) -> str:
