@@ -172,3 +172,9 @@ def test_a_missing_package_names_its_extra(
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(DataError, match=command.replace("[", r"\[")):
         data.load(name)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/no-such-folder"])
+def test_a_name_that_is_a_path_is_no_name_on_the_hub(name: str) -> None:
+    with pytest.raises(DataError, match=f"the data folder '{name}' does not exist"):
+        data.load(name)

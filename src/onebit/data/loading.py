@@ -151,7 +151,10 @@ def _check_digits(data_dir: str | Path | None, image_size: Size | None, channels
 def data_folder(name: str, data_dir: str | Path | None) -> Path | None:
     """The local folder to read, checked; None for the hub."""
     if data_dir is None:
-        return Path(name) if name not in KNOWN and Path(name).is_dir() else None
+        named = Path(name).expanduser()
+        if name.startswith(("/", ".", "~")) and not named.is_dir():
+            raise DataError(f"the data folder {name!r} does not exist; {LAYOUT_HELP}")
+        return named if name not in KNOWN and named.is_dir() else None
     folder = Path(data_dir).expanduser()
     if not folder.exists():
         raise DataError(f"the data folder {str(data_dir)!r} does not exist; {LAYOUT_HELP}")
