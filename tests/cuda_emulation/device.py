@@ -277,3 +277,14 @@ def _with_lines(message: str, library: Path) -> str:
         return "/".join(parts[-2:]) if "?" not in done.stdout else found.group(0)
 
     return re.sub(r"<\+(0x[0-9a-f]+)>", line, message)
+
+
+@dataclass
+class Spy(EmulatedDevice):
+    """An emulated device that remembers what it was asked to compile."""
+
+    asked: list[tuple[str, str, dict[str, int | str]]] = field(default_factory=list)
+
+    def kernel(self, file: str, name: str, defines: Mapping[str, int | str]) -> EmulatedKernel:
+        self.asked.append((file, name, dict(defines)))
+        return super().kernel(file, name, defines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
-from cuda_emulation.device import EmulatedDevice, EmulatedKernel
+from cuda_emulation.device import EmulatedDevice, Spy
 from onebit.program import execute, verify
 from onebit.runtime import EngineError
 from onebit.runtime.cuda import binary_conv
@@ -29,17 +29,6 @@ from support import require
 
 RAW, SCALED, BITS, SUM = "raw", "scaled", "bits", "sum"
 SMALL = MMA[2]
-
-
-@dataclass
-class Spy(EmulatedDevice):
-    """An emulated device that remembers what it was asked to compile."""
-
-    asked: list[tuple[str, str, dict[str, int | str]]] = field(default_factory=list)
-
-    def kernel(self, file: str, name: str, defines: dict[str, int | str]) -> EmulatedKernel:  # type: ignore[override]
-        self.asked.append((file, name, dict(defines)))
-        return super().kernel(file, name, defines)
 
 
 @dataclass(frozen=True)

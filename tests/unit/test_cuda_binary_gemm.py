@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
-from cuda_emulation.device import EmulatedDevice, EmulatedKernel
+from cuda_emulation.device import EmulatedDevice, Spy
 from onebit.runtime.cuda import binary_gemm
 from onebit.runtime.cuda.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
 from onebit.runtime.cuda.catalog import Entry, entries
@@ -25,17 +23,6 @@ Signs = NDArray[np.int8]
 RAW, SCALED, BITS = "raw", "scaled", "bits"
 CAPABILITY = {"wgmma": (9, 0), "mma": (8, 0), "popc": (7, 5), "few_rows": (7, 5)}
 ALL_VARIANTS = (*WGMMA, *MMA, POPC, *FEW_ROWS)
-
-
-@dataclass
-class Spy(EmulatedDevice):
-    """An emulated device that remembers what it was asked to compile."""
-
-    asked: list[tuple[str, str, dict[str, int | str]]] = field(default_factory=list)
-
-    def kernel(self, file: str, name: str, defines: dict[str, int | str]) -> EmulatedKernel:  # type: ignore[override]
-        self.asked.append((file, name, dict(defines)))
-        return super().kernel(file, name, defines)
 
 
 @pytest.fixture(autouse=True)

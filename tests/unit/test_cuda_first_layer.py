@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
-from cuda_emulation.device import EmulatedDevice, EmulatedKernel
+from cuda_emulation.device import Spy
 from onebit.program import Program, execute, verify
 from onebit.runtime.cuda import first_layer
 from onebit.runtime.cuda.catalog import Entry, entries
@@ -26,17 +26,6 @@ from support import require
 
 RAW, SCALED, BITS = "raw", "scaled", "bits"
 PIXELS = (2, -255)  # multiplier and offset of pixels as odd numbers from −255 to 255
-
-
-@dataclass
-class Spy(EmulatedDevice):
-    """An emulated device that remembers what it was asked to compile."""
-
-    asked: list[tuple[str, str, dict[str, int | str]]] = field(default_factory=list)
-
-    def kernel(self, file: str, name: str, defines: dict[str, int | str]) -> EmulatedKernel:  # type: ignore[override]
-        self.asked.append((file, name, dict(defines)))
-        return super().kernel(file, name, defines)
 
 
 @pytest.fixture(autouse=True)

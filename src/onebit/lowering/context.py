@@ -13,29 +13,13 @@ from onebit.lowering.captured import Call, Captured
 from onebit.lowering.errors import Problem
 from onebit.lowering.layout import Layout
 from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
-from onebit.program import ProgramError
+from onebit.program import ELEMENTWISE, ProgramError
 from onebit.program.tensors import Array
 
 Rule = Callable[..., Value | Padded]
 RULES: dict[str, Rule] = {}
 TAKES_PADDING: set[str] = set()  # those whose operand may be Padded
-# Ops that treat each element alone: their results lie as their operands do.
-_ELEMENTWISE = frozenset(
-    (
-        "sign",
-        "to_float",
-        "scale_pixels",
-        "affine",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "abs",
-        "relu",
-        "prelu",
-        "hardtanh",
-    )
-)
+_ELEMENTWISE = ELEMENTWISE - {"threshold"}
 _R = TypeVar("_R", bound=Rule)
 _V = TypeVar("_V", bound=Varying)
 

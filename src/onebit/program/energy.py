@@ -1,6 +1,6 @@
 """Energy of one inference, estimated from the 45 nm table of "Binarized Neural Networks".
 
-arXiv 1602.02830, tables 5 and 6 (Horowitz, ISSCC 2014), picojoules:
+arXiv 1602.02830, its tables of energy (Horowitz, ISSCC 2014), picojoules:
 
     an operation            multiply   add        a 64-bit access to memory of
     8-bit integer              0.2     0.03          8 KB of SRAM        10
@@ -31,7 +31,7 @@ from math import prod
 from typing import Any
 
 from onebit.program.graph import Node, Program
-from onebit.program.ops import OPS, Call
+from onebit.program.ops import ELEMENTWISE, OPS, Call
 from onebit.program.tensors import DType, TensorType
 from onebit.program.verify import verify
 
@@ -63,17 +63,7 @@ _PER_ELEMENT = {
     "sub": (FLOAT_ADD, FLOAT_ADD),
 }
 # Ops on one value, element by element: they work on what stands in registers.
-_IN_REGISTERS = {
-    "threshold",
-    "to_float",
-    "scale_pixels",
-    "affine",
-    "sign",
-    "abs",
-    "relu",
-    "prelu",
-    "hardtanh",
-}
+_IN_REGISTERS = ELEMENTWISE - {"add", "sub", "mul", "div"}
 _RENAMES = {"reshape"}  # moves nothing
 
 

@@ -16,7 +16,7 @@ from onebit.program.ops.gemm import GEMM_OPS
 from onebit.program.ops.pool import POOL_OPS
 from onebit.program.ops.shape import SHAPE_OPS
 
-__all__ = ["OPS", "AttrKind", "Call", "Op", "Operand", "Role"]
+__all__ = ["ELEMENTWISE", "OPS", "AttrKind", "Call", "Op", "Operand", "Role"]
 
 
 def _registry(*groups: tuple[Op, ...]) -> Mapping[str, Op]:
@@ -28,4 +28,6 @@ def _registry(*groups: tuple[Op, ...]) -> Mapping[str, Op]:
     return MappingProxyType(table)
 
 
+# Ops that treat each element alone: their results lie as their operands do.
+ELEMENTWISE = frozenset(op.name for op in ELEMENTWISE_OPS)
 OPS: Mapping[str, Op] = _registry(GEMM_OPS, CONV_OPS, POOL_OPS, ELEMENTWISE_OPS, SHAPE_OPS)

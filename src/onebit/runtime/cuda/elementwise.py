@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-from onebit.program import DType, Node, Program, TensorType
+from onebit.program import ELEMENTWISE, DType, Node, Program, TensorType
 from onebit.program.tensors import Array
 from onebit.runtime.cuda.catalog import Entry
 from onebit.runtime.cuda.device import Device
@@ -21,22 +21,7 @@ from onebit.runtime.cuda.packing import Bits
 from onebit.runtime.cuda.values import Form, Value, launch_over, put, tensor_of
 
 MAX_STEPS = 12  # of a chain; chain.cu has the same number
-CHAIN_OPS = frozenset(
-    (
-        "to_float",
-        "scale_pixels",
-        "affine",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "abs",
-        "relu",
-        "prelu",
-        "hardtanh",
-        "sign",
-    )
-)
+CHAIN_OPS = ELEMENTWISE - {"threshold"}
 
 _SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
 _FLOATS, _BITS, _BOTH = 0, 1, 2  # TARGET
