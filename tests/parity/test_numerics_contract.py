@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from onebit import models
 from onebit import nn as bnn
 from onebit.lowering import ConversionError, convert
-from onebit.lowering.rules_norm import fold_batch_norm
+from onebit.lowering.rules.norm import fold_batch_norm
 from onebit.program import (
     Constant,
     DType,

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from onebit import nn as bnn
 from onebit.lowering import convert
-from onebit.lowering.layout import Layout
+from onebit.lowering.values.image_layout import ImageLayout
 
 LAYOUTS = [
-    Layout(3, (4, 5)), Layout(3, (4, 5), flat=True), Layout(3, (5,)), Layout(3, (5,), flat=True),
-    Layout(1, (4, 5)), Layout(3, (1, 1)),
+    ImageLayout(3, (4, 5)), ImageLayout(3, (4, 5), flat=True),
+    ImageLayout(3, (5,)), ImageLayout(3, (5,), flat=True),
+    ImageLayout(1, (4, 5)), ImageLayout(3, (1, 1)),
 ]  # fmt: skip
 
 
-def _in_program(layout: Layout, sample: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _in_program(layout: ImageLayout, sample: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     """A sample in PyTorch's shape, as the Program holds it, element by element."""
     image = sample.reshape(layout.channels, *layout.sizes)
     found = np.empty((*layout.sizes, layout.channels), sample.dtype)
@@ -27,7 +28,7 @@ def _in_program(layout: Layout, sample: np.ndarray) -> np.ndarray:  # type: igno
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_constants_and_columns_follow_the_elements(layout: Layout) -> None:
+def test_constants_and_columns_follow_the_elements(layout: ImageLayout) -> None:
     rng = np.random.default_rng(1)
     x = rng.integers(-99, 99, layout.torch_shape)
     shapes = {layout.torch_shape, (1, *layout.torch_shape[1:]), layout.torch_shape[-1:], (1,), ()}

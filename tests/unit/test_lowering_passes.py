@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from onebit import nn as bnn
-from onebit.lowering.builder import Builder
-from onebit.lowering.capture import capture
-from onebit.lowering.cleanup import name_values, remove_dead_code
-from onebit.lowering.context import RULES, lowers
-from onebit.lowering.fold import fold
+from onebit.lowering.capture.constant_folding import fold
+from onebit.lowering.capture.reader import capture
+from onebit.lowering.emit.context import RULES, lowers
+from onebit.lowering.emit.program_builder import ProgramBuilder
 from onebit.lowering.lower import lower
-from onebit.lowering.values import Grid, grid_of
+from onebit.lowering.passes.cleanup import name_values, remove_dead_code
+from onebit.lowering.values.byte_grid import ByteGrid, grid_of
 from onebit.program import DType, TensorType, verify
 
 BYTES = torch.arange(256, dtype=torch.uint8).float()
@@ -23,11 +23,11 @@ BYTES = torch.arange(256, dtype=torch.uint8).float()
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (BYTES, Grid(1, 0, 1.0)),
-        ((2 * BYTES - 255) / 256, Grid(2, -255, 1 / 256)),
-        (BYTES - 128, Grid(1, -128, 1.0)),
-        (-BYTES / 4, Grid(-1, 0, 0.25)),
-        (BYTES * 6 + 4, Grid(3, 2, 2.0)),
+        (BYTES, ByteGrid(1, 0, 1.0)),
+        ((2 * BYTES - 255) / 256, ByteGrid(2, -255, 1 / 256)),
+        (BYTES - 128, ByteGrid(1, -128, 1.0)),
+        (-BYTES / 4, ByteGrid(-1, 0, 0.25)),
+        (BYTES * 6 + 4, ByteGrid(3, 2, 2.0)),
         (BYTES / 255, None),
         (BYTES * 0 + 3, None),
         (BYTES.clamp(0, 254), None),
@@ -36,7 +36,7 @@ BYTES = torch.arange(256, dtype=torch.uint8).float()
         (BYTES / 0, None),
     ],
 )
-def test_grid_of_a_byte_table(table: Tensor, expected: Grid | None) -> None:
+def test_grid_of_a_byte_table(table: Tensor, expected: ByteGrid | None) -> None:
     found = grid_of(table)
     assert found == expected
     if found is not None:
@@ -91,7 +91,7 @@ def test_lowering_alone_makes_a_valid_program_with_signs_of_floats() -> None:
 
 
 def test_dead_nodes_and_their_constants_go() -> None:
-    builder = Builder()
+    builder = ProgramBuilder()
     x = builder.input("x", TensorType(DType.F32, (3,)))
     unused = builder.input("unused", TensorType(DType.F32, (3,)))
     kept = builder.node("relu", x, layer="a")
@@ -106,7 +106,7 @@ def test_dead_nodes_and_their_constants_go() -> None:
 
 
 def test_names_are_unique_readable_and_short_enough() -> None:
-    builder = Builder()
+    builder = ProgramBuilder()
     x = builder.input("output", TensorType(DType.F32, (3,)))  # an input may be called like an output
     y = builder.node("relu", x, layer="a b")
     for number in range(3):
@@ -120,7 +120,7 @@ def test_names_are_unique_readable_and_short_enough() -> None:
 
 
 def test_equal_nodes_are_made_once() -> None:
-    builder = Builder()
+    builder = ProgramBuilder()
     x = builder.input("x", TensorType(DType.F32, (3,)))
     assert builder.node("relu", x, layer="a") == builder.node("relu", x, layer="b")
     first, second = (builder.node("hardtanh", x, layer="", attrs={"min": -1.0, "max": m}) for m in (1.0, 2.0))

@@ -7,29 +7,29 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from onebit.lowering.builder import Builder
-from onebit.lowering.cleanup import remove_dead_code
-from onebit.lowering.thresholds import ALWAYS, make_thresholds
+from onebit.lowering.emit.program_builder import ProgramBuilder
+from onebit.lowering.passes.cleanup import remove_dead_code
+from onebit.lowering.passes.thresholds import ALWAYS, make_thresholds
 from onebit.program import DType, Program, TensorType, execute, unpack_bits, verify
 
 CHANNELS = 33
 
 
-def _constant(builder: Builder, *values: float) -> str:
+def _constant(builder: ProgramBuilder, *values: float) -> str:
     return builder.floats(np.array(values, dtype=np.float32), "c")
 
 
-def _random(builder: Builder, rng: np.random.Generator, scale: float = 1.0) -> str:
+def _random(builder: ProgramBuilder, rng: np.random.Generator, scale: float = 1.0) -> str:
     return builder.floats((rng.standard_normal(CHANNELS) * scale).astype(np.float32), "c")
 
 
-def _sums(builder: Builder, rng: np.random.Generator, k: int) -> str:
+def _sums(builder: ProgramBuilder, rng: np.random.Generator, k: int) -> str:
     x = builder.input("x", TensorType(DType.BITS, (k,)))
     return builder.node("binary_gemm", x, builder.signs(rng.random((CHANNELS, k)) < 0.5, "w"), layer="linear")
 
 
-def _program(k: int, chain: Callable[[Builder, np.random.Generator, str], str]) -> Program:
-    builder, rng = Builder(), np.random.default_rng(k)
+def _program(k: int, chain: Callable[[ProgramBuilder, np.random.Generator, str], str]) -> Program:
+    builder, rng = ProgramBuilder(), np.random.default_rng(k)
     x = builder.node("to_float", _sums(builder, rng, k), layer="norm")
     bits = builder.node("sign", chain(builder, rng, x), layer="act")
     program = builder.program((bits,), {})
@@ -38,7 +38,7 @@ def _program(k: int, chain: Callable[[Builder, np.random.Generator, str], str]) 
 
 
 def _node(op: str, *constants: object, first: bool = True, **attrs: float) -> Callable[..., str]:
-    def add(builder: Builder, rng: np.random.Generator, x: str) -> str:
+    def add(builder: ProgramBuilder, rng: np.random.Generator, x: str) -> str:
         names = [c(builder, rng) if callable(c) else _constant(builder, float(c)) for c in constants]
         inputs = (x, *names) if first else (*names, x)
         return builder.node(op, *inputs, layer="norm", attrs=attrs)
@@ -47,7 +47,7 @@ def _node(op: str, *constants: object, first: bool = True, **attrs: float) -> Ca
 
 
 def _then(*steps: Callable[..., str]) -> Callable[..., str]:
-    def add(builder: Builder, rng: np.random.Generator, x: str) -> str:
+    def add(builder: ProgramBuilder, rng: np.random.Generator, x: str) -> str:
         for step in steps:
             x = step(builder, rng, x)
         return x
@@ -59,12 +59,12 @@ def _vector(scale: float) -> Callable[..., str]:
     return lambda builder, rng: _random(builder, rng, scale)
 
 
-def _some_zero(builder: Builder, rng: np.random.Generator) -> str:
+def _some_zero(builder: ProgramBuilder, rng: np.random.Generator) -> str:
     values = rng.standard_normal(CHANNELS) * (rng.random(CHANNELS) < 0.5)
     return builder.floats(values.astype(np.float32), "c")
 
 
-def _positive(builder: Builder, rng: np.random.Generator) -> str:
+def _positive(builder: ProgramBuilder, rng: np.random.Generator) -> str:
     return builder.floats(np.abs(rng.standard_normal(CHANNELS)).astype(np.float32), "c")
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_monotone_stays_float(chain: str) -> None:
 
 
 def test_a_constant_that_differs_along_other_axes_stays_float() -> None:
-    builder, rng = Builder(), np.random.default_rng(0)
+    builder, rng = ProgramBuilder(), np.random.default_rng(0)
     x = builder.input("x", TensorType(DType.BITS, (2, 32)))
     sums = builder.node("binary_gemm", x, builder.signs(rng.random((5, 32)) < 0.5, "w"), layer="")
     floats = builder.node("to_float", sums, layer="")
@@ -176,7 +176,7 @@ def test_a_constant_that_differs_along_other_axes_stays_float() -> None:
 
 def test_bytes_reach_beyond_a_16_bit_accumulator() -> None:
     """Σ of 784 pixels reaches ±199,920; the thresholds found there need more than 16 bits."""
-    builder, rng = Builder(), np.random.default_rng(3)
+    builder, rng = ProgramBuilder(), np.random.default_rng(3)
     x = builder.input("x", TensorType(DType.U8, (784,)))
     weights = builder.signs(np.ones((CHANNELS, 784), dtype=bool), "w")
     sums = builder.node("u8_gemm", x, weights, layer="", attrs={"multiplier": 2, "offset": -255})

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from onebit.lowering.capture import capture
-from onebit.lowering.checks import check
-from onebit.lowering.cleanup import name_values, remove_dead_code
-from onebit.lowering.fold import fold
+from onebit.lowering.capture.constant_folding import fold
+from onebit.lowering.capture.model_checks import check
+from onebit.lowering.capture.reader import capture
+from onebit.lowering.capture.single_sample import check_single_sample
 from onebit.lowering.lower import lower
-from onebit.lowering.single import check_single_sample
-from onebit.lowering.thresholds import make_thresholds
+from onebit.lowering.passes.cleanup import name_values, remove_dead_code
+from onebit.lowering.passes.thresholds import make_thresholds
 from onebit.program import Program, verify
 
 

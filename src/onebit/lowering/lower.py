@@ -5,7 +5,7 @@ A rule is a function `(context, call, *operands) -> Value`, registered under PyT
     @lowers("aten.relu.default")
     def relu(context, call, x): ...
 
-Rules stand in `rules_*.py`. A rule that cannot proceed raises through `context.refuse(why, fix)`; lowering
+Rules stand in `rules/`. A rule that cannot proceed raises through `context.refuse(why, fix)`; lowering
 goes on with the calls that do not depend on it, so that one run reports every problem.
 """
 
@@ -18,26 +18,16 @@ from typing import Any
 
 import torch
 
-from onebit.lowering import (
-    rules_arithmetic,
-    rules_conv,
-    rules_linear,
-    rules_norm,
-    rules_pool,
-    rules_shape,
-    rules_sign,
-)
-from onebit.lowering.captured import Call, Captured, Input, batch_sizes, substitute
-from onebit.lowering.context import RULES, TAKES_PADDING, Context, Refused
+from onebit.lowering.capture.captured import Captured, Input, TorchCall, batch_sizes, substitute
+from onebit.lowering.capture.constant_folding import is_random
+from onebit.lowering.emit.context import RULES, TAKES_PADDING, Context, Refused
 from onebit.lowering.errors import ConversionError, Problem
-from onebit.lowering.fold import is_random
 from onebit.lowering.refusals import FROM_BATCH_SIZE, FROM_DATA, RANDOM, advice, padded_elsewhere
-from onebit.lowering.values import Bytes, Floats, Known, Padded, Signs, Value, Varying
+from onebit.lowering.rules import arithmetic, conv, linear, norm, pool, shape, sign
+from onebit.lowering.values.kinds import Bytes, Floats, Known, Padded, Signs, Value, Varying
 from onebit.program import DType, Program, TensorType
 
-RULE_MODULES = (  # importing them fills RULES
-    *(rules_arithmetic, rules_conv, rules_linear, rules_norm, rules_pool, rules_shape, rules_sign),
-)
+RULE_MODULES = (arithmetic, conv, linear, norm, pool, shape, sign)  # importing them fills RULES
 _IMAGE_OP = re.compile(r"aten\.(?:conv|max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool)([12])d\.")
 
 
@@ -80,7 +70,7 @@ def _input(context: Context, spec: Input) -> Varying:
     return Floats(context.builder.input(spec.name, TensorType(DType.F32, spec.sample)))
 
 
-def _stand_in(context: Context, call: Call) -> Value | Padded | None:
+def _stand_in(context: Context, call: TorchCall) -> Value | Padded | None:
     """A value of the type that a refused call would have, so that the calls after it are checked too."""
     result = call.result
     if result is None or result.sample is None or result.dtype is not torch.float32:
@@ -88,7 +78,7 @@ def _stand_in(context: Context, call: Call) -> Value | Padded | None:
     return Floats(context.builder.input(f"stand-in for {call.name}", TensorType(DType.F32, result.sample)))
 
 
-def _apply(context: Context, call: Call, values: Mapping[str, Value | Padded | None]) -> Value | Padded:
+def _apply(context: Context, call: TorchCall, values: Mapping[str, Value | Padded | None]) -> Value | Padded:
     rule = RULES.get(call.op)
     if rule is None:
         context.refuse(*(RANDOM if is_random(call) and "dropout" not in call.op else advice(call.op)))
@@ -96,7 +86,7 @@ def _apply(context: Context, call: Call, values: Mapping[str, Value | Padded | N
         context.refuse(
             "it takes a Python object that is no tensor", "use tensors, parameters and numbers only"
         )
-    if rule is not rules_shape.view and (numbers := batch_sizes(call)):
+    if rule is not shape.view and (numbers := batch_sizes(call)):
         context.refuse(*(FROM_DATA if any(n.from_data for n in numbers) else FROM_BATCH_SIZE))
     if call.result is not None and call.result.dtype in (torch.float64, torch.float16, torch.bfloat16):
         context.refuse(

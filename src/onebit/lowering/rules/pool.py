@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.layout import Layout
-from onebit.lowering.rules_shape import reshaped
-from onebit.lowering.values import Bytes, Floats, Signs, Sums, Value, Varying, moved
-from onebit.lowering.windows import Windows, image_operand, windows
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.rules.shape import reshaped
+from onebit.lowering.rules.window_arguments import Windows, image_operand, windows
+from onebit.lowering.values.image_layout import ImageLayout
+from onebit.lowering.values.kinds import Bytes, Floats, Signs, Sums, Value, Varying, moved
 
 
 @lowers("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool2d_with_indices.default")
 def max_pool(
     context: Context,
-    call: Call,
+    call: TorchCall,
     x: Value,
     kernel: Any,
     stride: Any = (),
@@ -52,7 +52,7 @@ def _max_pool(context: Context, image: Varying, axes: int, at: Windows) -> Value
 @lowers("aten.avg_pool1d.default", "aten.avg_pool2d.default")
 def avg_pool(
     context: Context,
-    call: Call,
+    call: TorchCall,
     x: Value,
     kernel: Any,
     stride: Any = (),
@@ -88,7 +88,7 @@ def _avg_pool(context: Context, image: Varying, axes: int, at: Windows, count_in
 @lowers(
     *(f"aten.adaptive_{kind}_pool{axes}d.default" for kind in ("avg", "max") for axes in (1, 2)),
 )
-def adaptive_pool(context: Context, call: Call, x: Value, *args: Any) -> Value:
+def adaptive_pool(context: Context, call: TorchCall, x: Value, *args: Any) -> Value:
     """Windows that tile the image: to one pixel, or where the sizes divide."""
     axes = _axes(call)
     image = image_operand(context, x, axes)
@@ -106,7 +106,9 @@ def adaptive_pool(context: Context, call: Call, x: Value, *args: Any) -> Value:
 
 
 @lowers("aten.mean.dim")
-def mean(context: Context, call: Call, x: Value, dims: Any, keepdim: bool = False, **kwargs: Any) -> Value:
+def mean(
+    context: Context, call: TorchCall, x: Value, dims: Any, keepdim: bool = False, **kwargs: Any
+) -> Value:
     """The mean over the channels, or over axes of the image."""
     context.sample()
     if not isinstance(x, (Floats, Sums, Signs, Bytes)):
@@ -123,7 +125,7 @@ def mean(context: Context, call: Call, x: Value, dims: Any, keepdim: bool = Fals
         )
     image = context.image(floats)
     if axes == {0}:
-        layout = Layout(1, context.shape(image)[1:])
+        layout = ImageLayout(1, context.shape(image)[1:])
         return _keep(context, Floats(context.node("channel_mean", image.name, layout=layout)), keepdim)
     kernel = [n if axis in axes else 1 for axis, n in enumerate(context.shape(image)[1:], start=1)]
     return _keep(
@@ -135,5 +137,5 @@ def _keep(context: Context, x: Value, keepdim: bool) -> Value:
     return x if keepdim else reshaped(context, x, context.sample())
 
 
-def _axes(call: Call) -> int:
+def _axes(call: TorchCall) -> int:
     return 1 if "pool1d" in call.op else 2

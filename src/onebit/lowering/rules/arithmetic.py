@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.pointwise import Operand, as_value, is_scalar, pointwise, with_table
-from onebit.lowering.values import Floats, Known, Signs, Value
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.values.few_numbers import Operand, as_value, is_scalar, pointwise, with_table
+from onebit.lowering.values.kinds import Floats, Known, Signs, Value
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -53,7 +53,7 @@ def _meets(context: Context, value: Value, sample: tuple[int, ...]) -> bool:
     return shape in (sample, narrow)
 
 
-def _binary(context: Context, call: Call, op: str, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def _binary(context: Context, call: TorchCall, op: str, a: Operand, b: Operand, alpha: float = 1) -> Value:
     done = pointwise(call, a, b)
     if done is not None:
         return done
@@ -72,19 +72,19 @@ def _scaled(context: Context, b: Operand, alpha: float) -> Value:
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(context: Context, call: Call, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def add(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
     """a + alpha·b."""
     return _binary(context, call, "add", a, b, alpha)
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar")
-def sub(context: Context, call: Call, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def sub(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
     """a − alpha·b."""
     return _binary(context, call, "sub", a, b, alpha)
 
 
 @lowers("aten.rsub.Tensor", "aten.rsub.Scalar")
-def rsub(context: Context, call: Call, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def rsub(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
     """b − alpha·a."""
     done = pointwise(call, a, b)
     if done is not None:
@@ -94,43 +94,43 @@ def rsub(context: Context, call: Call, a: Operand, b: Operand, alpha: float = 1)
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar")
-def mul(context: Context, call: Call, a: Operand, b: Operand) -> Value:
+def mul(context: Context, call: TorchCall, a: Operand, b: Operand) -> Value:
     """a · b."""
     return _binary(context, call, "mul", a, b)
 
 
 @lowers("aten.div.Tensor", "aten.div.Scalar")
-def div(context: Context, call: Call, a: Operand, b: Operand) -> Value:
+def div(context: Context, call: TorchCall, a: Operand, b: Operand) -> Value:
     """a / b, true division."""
     return _binary(context, call, "div", a, b)
 
 
 @lowers("aten.neg.default")
-def neg(context: Context, call: Call, x: Value) -> Value:
+def neg(context: Context, call: TorchCall, x: Value) -> Value:
     """−x, as x · (−1)."""
     return pointwise(call, x) or with_table(call, arithmetic(context, "mul", x, -1.0), x)
 
 
 @lowers("aten.reciprocal.default")
-def reciprocal(context: Context, call: Call, x: Value) -> Value:
+def reciprocal(context: Context, call: TorchCall, x: Value) -> Value:
     """1 / x."""
     return pointwise(call, x) or arithmetic(context, "div", 1.0, x)
 
 
 @lowers("aten.abs.default")
-def absolute(context: Context, call: Call, x: Value) -> Value:
+def absolute(context: Context, call: TorchCall, x: Value) -> Value:
     """|x|."""
     return pointwise(call, x) or with_table(call, Floats(context.node("abs", context.floats(x))), x)
 
 
 @lowers("aten.relu.default")
-def relu(context: Context, call: Call, x: Value) -> Value:
+def relu(context: Context, call: TorchCall, x: Value) -> Value:
     """max(x, 0)."""
     return pointwise(call, x) or Floats(context.node("relu", context.floats(x)))
 
 
 @lowers("aten.prelu.default")
-def prelu(context: Context, call: Call, x: Value, weight: Value) -> Value:
+def prelu(context: Context, call: TorchCall, x: Value, weight: Value) -> Value:
     """x where x >= 0, else weight·x; PyTorch's channel axis is axis 1."""
     if isinstance(weight, Known) and weight.tensor.numel() != 1 and not isinstance(x, Known):
         x, in_order = context.channels_last(x)
@@ -140,7 +140,7 @@ def prelu(context: Context, call: Call, x: Value, weight: Value) -> Value:
 
 
 @lowers("aten.leaky_relu.default")
-def leaky_relu(context: Context, call: Call, x: Value, negative_slope: float = 0.01) -> Value:
+def leaky_relu(context: Context, call: TorchCall, x: Value, negative_slope: float = 0.01) -> Value:
     """x where x >= 0, else negative_slope·x."""
     return pointwise(call, x, negative_slope) or _sloped(context, x, as_value(negative_slope))
 
@@ -157,13 +157,13 @@ def _sloped(context: Context, x: Value, slope: Value) -> Value:
 
 
 @lowers("aten.hardtanh.default")
-def hardtanh(context: Context, call: Call, x: Value, low: float = -1.0, high: float = 1.0) -> Value:
+def hardtanh(context: Context, call: TorchCall, x: Value, low: float = -1.0, high: float = 1.0) -> Value:
     """min(max(x, low), high)."""
     return clamp(context, call, x, low, high)
 
 
 @lowers("aten.clamp.default", "aten.clamp.Tensor")
-def clamp(context: Context, call: Call, x: Value, min: Any = None, max: Any = None) -> Value:
+def clamp(context: Context, call: TorchCall, x: Value, min: Any = None, max: Any = None) -> Value:
     """min(max(x, min), max); a bound that is missing becomes the largest float32."""
     if isinstance(x, (Known, Signs)) and (done := pointwise(call, x, *call.args[1:])) is not None:
         return done
@@ -174,7 +174,7 @@ def clamp(context: Context, call: Call, x: Value, min: Any = None, max: Any = No
 
 
 @lowers("aten.relu6.default")
-def relu6(context: Context, call: Call, x: Value) -> Value:
+def relu6(context: Context, call: TorchCall, x: Value) -> Value:
     """min(max(x, 0), 6)."""
     return pointwise(call, x) or clamp(context, call, x, 0.0, 6.0)
 
@@ -189,12 +189,12 @@ def _bound(context: Context, bound: Any, missing: float) -> float:
 
 
 @lowers("aten.clamp_min.default")
-def clamp_min(context: Context, call: Call, x: Value, min: Any) -> Value:
+def clamp_min(context: Context, call: TorchCall, x: Value, min: Any) -> Value:
     """max(x, min)."""
     return clamp(context, call, x, min, None)
 
 
 @lowers("aten.clamp_max.default")
-def clamp_max(context: Context, call: Call, x: Value, max: Any) -> Value:
+def clamp_max(context: Context, call: TorchCall, x: Value, max: Any) -> Value:
     """min(x, max)."""
     return clamp(context, call, x, None, max)

@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.pointwise import is_scalar, pointwise
-from onebit.lowering.rules_arithmetic import arithmetic
-from onebit.lowering.values import Bytes, Floats, Known, Padded, Signs, Sums, Value
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.rules.arithmetic import arithmetic
+from onebit.lowering.values.few_numbers import is_scalar, pointwise
+from onebit.lowering.values.kinds import Bytes, Floats, Known, Padded, Signs, Sums, Value
 
 _PLUS_MINUS = torch.tensor([-1.0, 1.0])
 
 
 @lowers("onebit.sign.default", padded=True)
-def sign(context: Context, call: Call, x: Value | Padded) -> Value | Padded:
+def sign(context: Context, call: TorchCall, x: Value | Padded) -> Value | Padded:
     """+1 where x >= 0, else −1."""
     if isinstance(x, Padded):
         signs = sign(context, call, x.value)
@@ -36,7 +36,7 @@ def _sign_bits(context: Context, floats: str) -> str:
 
 
 @lowers("onebit.scale_pixels.default")
-def scale_pixels(context: Context, call: Call, x: Value) -> Value:
+def scale_pixels(context: Context, call: TorchCall, x: Value) -> Value:
     """Bytes to (2x − 255)/256."""
     if not isinstance(x, Bytes) or x.floats is not None:
         context.refuse("ScalePixels on something other than the bytes of an input", "put ScalePixels first")
@@ -49,7 +49,7 @@ _COMPARISONS = {"ge": (False, True), "lt": (False, False), "le": (True, True), "
 
 
 @lowers(*(f"aten.{name}.{kind}" for name in _COMPARISONS for kind in ("Scalar", "Tensor")))
-def compare(context: Context, call: Call, a: Any, b: Any) -> Value:
+def compare(context: Context, call: TorchCall, a: Any, b: Any) -> Value:
     """a >= b and its kin, as a pair of bools on the bit of a sign."""
     done = pointwise(call, a, b)
     if done is not None:
@@ -74,7 +74,7 @@ def _is_zero(operand: Any) -> bool:
 
 
 @lowers("aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther")
-def where(context: Context, call: Call, condition: Value, a: Any, b: Any) -> Value:
+def where(context: Context, call: TorchCall, condition: Value, a: Any, b: Any) -> Value:
     """One of two numbers, by a comparison."""
     done = pointwise(call, condition, a, b)
     if done is None:
@@ -86,7 +86,7 @@ def where(context: Context, call: Call, condition: Value, a: Any, b: Any) -> Val
 
 
 @lowers("aten.logical_not.default", "aten.bitwise_not.default")
-def negate(context: Context, call: Call, x: Value) -> Value:
+def negate(context: Context, call: TorchCall, x: Value) -> Value:
     """The opposite of a comparison."""
     done = pointwise(call, x)
     if done is None:
@@ -95,7 +95,7 @@ def negate(context: Context, call: Call, x: Value) -> Value:
 
 
 @lowers("aten._to_copy.default", "aten.to.dtype")
-def cast(context: Context, call: Call, x: Value, *args: Any, **kwargs: Any) -> Value:
+def cast(context: Context, call: TorchCall, x: Value, *args: Any, **kwargs: Any) -> Value:
     """A change of dtype: of a comparison, or from bytes to float32."""
     if call.result is None:
         context.refuse("a cast to an unknown dtype", "compute in float32")
@@ -112,7 +112,7 @@ def cast(context: Context, call: Call, x: Value, *args: Any, **kwargs: Any) -> V
 
 
 @lowers("aten.full_like.default", "aten.ones_like.default", "aten.zeros_like.default")
-def like(context: Context, call: Call, x: Value, fill: float | None = None, **kwargs: Any) -> Value:
+def like(context: Context, call: TorchCall, x: Value, fill: float | None = None, **kwargs: Any) -> Value:
     """A tensor of one number; the number is all that matters."""
     default = 1 if call.op.startswith("aten.ones") else 0
     dtype = call.result.dtype if call.result is not None else torch.float32

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.products import Ops, checked_weights, weighted
-from onebit.lowering.rules_arithmetic import arithmetic
-from onebit.lowering.values import Known, Value
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.rules.arithmetic import arithmetic
+from onebit.lowering.rules.weighted_sums import Ops, checked_weights, weighted
+from onebit.lowering.values.kinds import Known, Value
 
 _GEMMS = Ops("binary_gemm", "u8_gemm", "f32_binary_gemm", "f32_gemm")
 
 
 @lowers("aten.linear.default")
-def linear(context: Context, call: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
+def linear(context: Context, call: TorchCall, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x · weightᵀ (+ bias, as an op of its own)."""
     if not isinstance(weight, Known):
         context.refuse(
@@ -36,14 +36,21 @@ def linear(context: Context, call: Call, x: Value, weight: Value, bias: Value | 
 
 
 @lowers("aten.mm.default", "aten.matmul.default")
-def matmul(context: Context, call: Call, x: Value, weight: Value) -> Value:
+def matmul(context: Context, call: TorchCall, x: Value, weight: Value) -> Value:
     """x · weight, for a constant matrix."""
     return linear(context, call, x, _transposed(weight))
 
 
 @lowers("aten.addmm.default")
 def addmm(
-    context: Context, call: Call, bias: Value, x: Value, weight: Value, *, beta: float = 1, alpha: float = 1
+    context: Context,
+    call: TorchCall,
+    bias: Value,
+    x: Value,
+    weight: Value,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
 ) -> Value:
     """bias + x · weight, for a constant matrix."""
     if beta != 1 or alpha != 1:

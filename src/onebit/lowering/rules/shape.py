@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.layout import Layout
-from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.values.image_layout import ImageLayout
+from onebit.lowering.values.kinds import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 
 
 @lowers(
@@ -22,7 +22,7 @@ from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Va
     "aten.lift_fresh_copy.default",
     padded=True,
 )
-def copy(context: Context, call: Call, x: Value | Padded, **kwargs: Any) -> Value | Padded:
+def copy(context: Context, call: TorchCall, x: Value | Padded, **kwargs: Any) -> Value | Padded:
     """The value itself."""
     return x
 
@@ -38,7 +38,7 @@ def copy(context: Context, call: Call, x: Value | Padded, **kwargs: Any) -> Valu
     "aten.squeeze.dims",
     "aten.unsqueeze.default",
 )
-def view(context: Context, call: Call, x: Value, *args: Any) -> Value:
+def view(context: Context, call: TorchCall, x: Value, *args: Any) -> Value:
     """The same elements of each sample, in the same order, in another shape."""
     return reshaped(context, x, context.sample())
 
@@ -59,16 +59,16 @@ def reshaped(context: Context, x: Value, shape: tuple[int, ...]) -> Value:
     return _in_shape(context, x, shape if layout is None else layout.program_shape, layout)
 
 
-def _viewed(layout: Layout | None, shape: tuple[int, ...]) -> Layout | None:
+def _viewed(layout: ImageLayout | None, shape: tuple[int, ...]) -> ImageLayout | None:
     """How an image lies in another shape, if its channels stay whole."""
     if layout is None or not shape:
         return None
     if len(shape) == 1:
         return replace(layout, flat=True)
-    return Layout(layout.channels, shape[1:]) if shape[0] == layout.channels else None
+    return ImageLayout(layout.channels, shape[1:]) if shape[0] == layout.channels else None
 
 
-def _in_shape(context: Context, x: Varying, shape: tuple[int, ...], layout: Layout | None) -> Varying:
+def _in_shape(context: Context, x: Varying, shape: tuple[int, ...], layout: ImageLayout | None) -> Varying:
     def move(name: str) -> str:
         return context.node("reshape", name, layout=layout, shape=shape)
 
@@ -78,7 +78,7 @@ def _in_shape(context: Context, x: Varying, shape: tuple[int, ...], layout: Layo
 
 
 @lowers("aten.permute.default", "aten.transpose.int")
-def permute(context: Context, call: Call, x: Value, *axes: Any) -> Value:
+def permute(context: Context, call: TorchCall, x: Value, *axes: Any) -> Value:
     """The axes of each sample in another order."""
     context.sample()
     if isinstance(x, Known):
@@ -98,7 +98,7 @@ def permute(context: Context, call: Call, x: Value, *axes: Any) -> Value:
 
 
 @lowers("aten.cat.default")
-def concat(context: Context, call: Call, parts: Any, dim: int = 0) -> Value:
+def concat(context: Context, call: TorchCall, parts: Any, dim: int = 0) -> Value:
     """Values side by side along the channels; the narrowest type that holds them all."""
     sample = context.sample()
     axis = dim + len(sample) + 1 if dim < 0 else dim
@@ -113,7 +113,7 @@ def concat(context: Context, call: Call, parts: Any, dim: int = 0) -> Value:
     layouts = [context.layout(part) for part in parts]
     layout = layouts[0]
     if layout is not None:
-        layout = Layout(sample[0], layout.sizes)
+        layout = ImageLayout(sample[0], layout.sizes)
 
     def join(names: list[str]) -> str:
         return names[0] if len(names) == 1 else context.node("concat", *names, layout=layout)

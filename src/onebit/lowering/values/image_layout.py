@@ -2,8 +2,8 @@
 
 PyTorch holds one sample of an image as (C, H, W) or (C, L), a Program as [H, W, C] or [1, L, C]. PyTorch
 flattens an image in the order C, H, W; the flat value of a Program keeps its own order, H, W, C, so that
-flattening moves nothing, and the constants that meet it are permuted instead. A value without a Layout is
-plain: its shape and its order are PyTorch's.
+flattening moves nothing, and the constants that meet it are permuted instead. A value without an
+ImageLayout is plain: its shape and its order are PyTorch's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onebit.program.tensors import Array
 
 
 @dataclass(frozen=True)
-class Layout:
+class ImageLayout:
     """An image of `channels` over the axes `sizes` ((H, W) or (L,)), or, if `flat`, that image flattened."""
 
     channels: int
@@ -52,6 +52,6 @@ class Layout:
         return array
 
     def columns(self, array: Array) -> Array:
-        """[..., C·H·W] in PyTorch's order -> the same columns in the Program's order. For a flat Layout."""
+        """[..., C·H·W] in PyTorch's order -> the same columns in the Program's order. `self` is flat."""
         image = array.reshape(*array.shape[:-1], self.channels, *self.sizes)
         return np.moveaxis(image, array.ndim - 1, -1).reshape(array.shape)

@@ -46,7 +46,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Call:
+class TorchCall:
     """One PyTorch operation. `op` is its full name, e.g. "aten.add.Tensor" or "onebit.sign.default"."""
 
     name: str
@@ -80,7 +80,7 @@ class Captured:
     name: str
     kind: str  # class of the model
     inputs: tuple[Input, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[TorchCall, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     constant_names: Mapping[str, str] = field(default_factory=dict)  # name here -> dotted name in the model
@@ -88,7 +88,7 @@ class Captured:
 
 def batch_sizes(argument: Any) -> list[BatchSize]:
     """Every BatchSize in the arguments of a call, or in an argument."""
-    if isinstance(argument, Call):
+    if isinstance(argument, TorchCall):
         return batch_sizes((argument.args, tuple(argument.kwargs.values())))
     if isinstance(argument, (tuple, list)):
         return [found for item in argument for found in batch_sizes(item)]

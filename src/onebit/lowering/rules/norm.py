@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.values import Floats, Known, Value
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.values.kinds import Floats, Known, Value
 from onebit.program import fma
 from onebit.program.tensors import Array
 
@@ -15,7 +15,7 @@ from onebit.program.tensors import Array
 @lowers("aten._native_batch_norm_legit_no_training.default")
 def batch_norm(
     context: Context,
-    call: Call,
+    call: TorchCall,
     x: Value,
     gamma: Value | None,
     beta: Value | None,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onebit.lowering.context import Context
-from onebit.lowering.values import Known, Value, Varying
+from onebit.lowering.emit.context import Context
+from onebit.lowering.values.kinds import Known, Value, Varying
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebit.lowering.captured import Call
-from onebit.lowering.values import Bytes, Floats, Known, Signs, Value
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.values.kinds import Bytes, Floats, Known, Signs, Value
 
 Operand = Value | int | float
 
@@ -29,7 +29,7 @@ def is_scalar(operand: object) -> bool:
     return isinstance(operand, (int, float)) or (isinstance(operand, Known) and operand.tensor.numel() == 1)
 
 
-def pointwise(call: Call, *operands: Any) -> Value | None:
+def pointwise(call: TorchCall, *operands: Any) -> Value | None:
     """The result of an elementwise call on constants, or on Signs of the same bits and scalars; else None."""
     varying = [o for o in operands if isinstance(o, (Floats, Signs, Bytes)) or not _is_constant(o)]
     if not varying:
@@ -45,7 +45,7 @@ def pointwise(call: Call, *operands: Any) -> Value | None:
     return Signs(first.name, pair) if pair.shape == (2,) and pair.dtype is expected else None
 
 
-def with_table(call: Call, result: Floats, *operands: Any) -> Value:
+def with_table(call: TorchCall, result: Floats, *operands: Any) -> Value:
     """`result`, still known as a function of one byte if the operands were one Bytes and scalars."""
     varying = [o for o in operands if not is_scalar(o)]
     if len(varying) != 1 or not isinstance(varying[0], Bytes) or varying[0].floats is None:
@@ -60,7 +60,7 @@ def _is_constant(operand: Any) -> bool:
     return operand is None or isinstance(operand, (Known, int, float))
 
 
-def _evaluate(call: Call, *operands: Any) -> Tensor:
+def _evaluate(call: TorchCall, *operands: Any) -> Tensor:
     with torch.no_grad():
         result: Tensor = call.function(*(_plain(o) for o in operands), **call.kwargs)
     return result

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onebit.lowering.chains import Chain, find_chain, never_falls
+from onebit.lowering.passes.monotone_chain import MonotoneChain, find_chain, never_falls
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, pack_bits
 from onebit.program.graph import Attr
 from onebit.program.tensors import Array
@@ -55,13 +55,13 @@ def make_thresholds(program: Program) -> Program:
 class _Plan:
     """How the sign at the end of `chain` is computed from its accumulator."""
 
-    chain: Chain
+    chain: MonotoneChain
     start: tuple[int, ...]  # shape of what f takes: one sum a channel, or a sample's where f reshapes
     moves: tuple[tuple[Node, tuple[int, ...]], ...]  # before the comparison, with their shapes
     pool: Node | None  # behind it
 
 
-def _plan(program: Program, chain: Chain) -> _Plan | None:
+def _plan(program: Program, chain: MonotoneChain) -> _Plan | None:
     """None where a max-pool cannot move, or pixels have thresholds of their own that stay pixels."""
     sign, pool = chain.nodes[-1], chain.pool
     shape, final = program.type_of(chain.accumulator).shape, program.values[sign.output].shape
@@ -153,7 +153,7 @@ class _ChainFunction:
     `start`, the shape of its argument, is (C,) or, for a chain with a reshape, that of a whole sample.
     """
 
-    def __init__(self, program: Program, chain: Chain, start: tuple[int, ...]) -> None:
+    def __init__(self, program: Program, chain: MonotoneChain, start: tuple[int, ...]) -> None:
         self._start = start
         names = {name for node in chain.nodes for name in node.inputs if name in program.constants}
         constants = {name: _last_axis(program.constants[name]) for name in names}

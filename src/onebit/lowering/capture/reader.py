@@ -11,11 +11,11 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from onebit.lowering.captured import BatchSize, Call, Captured, Input, Origin, Ref, Result
+from onebit.lowering.capture.captured import BatchSize, Captured, Input, Origin, Ref, Result, TorchCall
+from onebit.lowering.capture.torch_export import export
 from onebit.lowering.errors import ConversionError, Problem
-from onebit.lowering.export import export
 
-_SOURCE_ROOTS = (Path(torch.__file__).parent, Path(__file__).parents[1] / "nn")
+_SOURCE_ROOTS = (Path(torch.__file__).parent, Path(__file__).parents[2] / "nn")
 # Checks that export leaves in the graph; they compute nothing.
 _ASSERTIONS = ("aten._assert_", "aten.sym_constrain_range", "aten._assert_tensor_metadata")
 
@@ -42,7 +42,7 @@ class _Reader:
     def read(self, name: str) -> Captured:
         self._check_signature()
         constants, constant_names, inputs = self._read_inputs()
-        calls: list[Call] = []
+        calls: list[TorchCall] = []
         for node in self._exported.graph.nodes:
             if node.op == "call_function" and not self._skip(node):
                 calls.append(self._call(node))
@@ -99,11 +99,11 @@ class _Reader:
             return True
         return False
 
-    def _call(self, node: fx.Node) -> Call:
+    def _call(self, node: fx.Node) -> TorchCall:
         value = node.meta.get("val")
         if isinstance(value, (tuple, list)) and value:
             value = value[0]
-        return Call(
+        return TorchCall(
             name=node.name,
             op=_op_name(node.target),
             function=node.target,  # type: ignore[arg-type]

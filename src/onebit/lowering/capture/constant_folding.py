@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebit.lowering.captured import Call, Captured, batch_sizes, substitute
+from onebit.lowering.capture.captured import Captured, TorchCall, batch_sizes, substitute
 
 
 def fold(captured: Captured) -> Captured:
     """Evaluate every call whose arguments are all constant, except for random numbers."""
     constants: dict[str, Any] = dict(captured.constants)
     names = dict(captured.constant_names)
-    kept: list[Call] = []
+    kept: list[TorchCall] = []
     for call in _needed(captured):
         if all(ref in constants for ref in call.refs()) and not batch_sizes(call) and not is_random(call):
             constants[call.name] = _evaluate(call, constants)
@@ -32,10 +32,10 @@ def fold(captured: Captured) -> Captured:
     return replace(captured, calls=tuple(kept), constants=tensors, constant_names=names)
 
 
-def _needed(captured: Captured) -> list[Call]:
+def _needed(captured: Captured) -> list[TorchCall]:
     """The calls that some output depends on, in order."""
     needed = set(captured.outputs)
-    kept: list[Call] = []
+    kept: list[TorchCall] = []
     for call in reversed(captured.calls):
         if call.name in needed:
             needed.update(call.refs())
@@ -43,20 +43,20 @@ def _needed(captured: Captured) -> list[Call]:
     return kept[::-1]
 
 
-def is_random(call: Call) -> bool:
+def is_random(call: TorchCall) -> bool:
     """Does the call draw from a random generator?"""
     return torch.Tag.nondeterministic_seeded in getattr(call.function, "tags", ())
 
 
 @torch.no_grad()
-def _evaluate(call: Call, constants: dict[str, Any]) -> Any:
+def _evaluate(call: TorchCall, constants: dict[str, Any]) -> Any:
     args = substitute(call.args, constants.__getitem__)
     kwargs = {k: substitute(v, constants.__getitem__) for k, v in call.kwargs.items()}
     value = call.function(*args, **kwargs)
     return value[0] if isinstance(value, (tuple, list)) else value
 
 
-def _inherited_name(call: Call, constants: dict[str, Any], names: dict[str, str]) -> str:
+def _inherited_name(call: TorchCall, constants: dict[str, Any], names: dict[str, str]) -> str:
     """A tensor made from one parameter, of as many elements, goes by that parameter's name."""
     sources = [ref for ref in call.refs() if ref in names]
     result = constants[call.name]

@@ -14,7 +14,7 @@ from onebit.program.ops import OPS, Call
 from onebit.program.tensors import Array
 
 
-class Builder:
+class ProgramBuilder:
     """Mutable counterpart of a Program. Names are provisional: `name_values` makes the final ones."""
 
     def __init__(self) -> None:

@@ -8,11 +8,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import torch
 
-from onebit.lowering.builder import Builder
-from onebit.lowering.captured import Call, Captured
+from onebit.lowering.capture.captured import Captured, TorchCall
+from onebit.lowering.emit.program_builder import ProgramBuilder
 from onebit.lowering.errors import Problem
-from onebit.lowering.layout import Layout
-from onebit.lowering.values import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
+from onebit.lowering.values.image_layout import ImageLayout
+from onebit.lowering.values.kinds import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 from onebit.program import ELEMENTWISE, ProgramError
 from onebit.program.tensors import Array
 
@@ -54,10 +54,10 @@ class Context:
     """What a rule works with: the Program under construction and the call being lowered."""
 
     def __init__(self, captured: Captured) -> None:
-        self.builder = Builder()
+        self.builder = ProgramBuilder()
         self.captured = captured
-        self.call: Call | None = None
-        self._layouts: dict[str, Layout] = {}  # of the values that are not plain
+        self.call: TorchCall | None = None
+        self._layouts: dict[str, ImageLayout] = {}  # of the values that are not plain
 
     def refuse(self, why: str, fix: str) -> NoReturn:
         """Stop lowering this call; `why` and `fix` complete the error that names its layer and line."""
@@ -67,7 +67,7 @@ class Context:
         place = f"{self.call.op} in {origin.source}" if origin.source else self.call.op
         raise Refused(Problem(origin.layer, origin.kind, place, why, fix))
 
-    def node(self, op: str, *inputs: str, layout: Layout | None = None, **attrs: Any) -> str:
+    def node(self, op: str, *inputs: str, layout: ImageLayout | None = None, **attrs: Any) -> str:
         """Append a node that belongs to the layer of the current call.
 
         layout: how its output lies; the output of an elementwise op lies as its widest operand.
@@ -90,7 +90,7 @@ class Context:
         """`node` for an op from image to image, [H, W, C] -> [H', W', C'], over `axes` axes in PyTorch."""
         plain = self.node(op, *inputs, **attrs)
         *sizes, channels = self.builder.type_of(plain).shape
-        self._layouts[plain] = Layout(channels, tuple(sizes[2 - axes :]))
+        self._layouts[plain] = ImageLayout(channels, tuple(sizes[2 - axes :]))
         return plain
 
     def sample(self) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ class Context:
             )
         return result.sample
 
-    def layout(self, value: Value) -> Layout | None:
+    def layout(self, value: Value) -> ImageLayout | None:
         """How a value lies; None for a plain one."""
         return None if isinstance(value, Known) else self._layouts.get(value.name)
 
@@ -152,7 +152,7 @@ class Context:
             self.refuse(
                 f"it takes images, and one sample has the shape {shape}", "keep (channels, height, width)"
             )
-        layout = Layout(shape[0], shape[1:])
+        layout = ImageLayout(shape[0], shape[1:])
         if layout.keeps_order:
             return self.node("reshape", name, layout=layout, shape=layout.program_shape)
         axes = (*range(1, len(shape)), 0)
@@ -203,7 +203,7 @@ class Context:
             x = self.node("add", x, self._number(float(middle), "middle"))
         return x
 
-    def constant(self, known: Known, sample: tuple[int, ...], layout: Layout | None = None) -> str:
+    def constant(self, known: Known, sample: tuple[int, ...], layout: ImageLayout | None = None) -> str:
         """A float32 constant that broadcasts to `sample`, without the batch axis; it lies as `layout`."""
         array = known.tensor.detach().to(torch.float32).numpy()
         if array.ndim == len(sample) + 1 and array.shape[0] == 1:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from onebit.lowering.context import Context
-from onebit.lowering.values import Bytes, Floats, Known, Signs, Sums, Value, grid_of
+from onebit.lowering.emit.context import Context
+from onebit.lowering.values.byte_grid import grid_of
+from onebit.lowering.values.kinds import Bytes, Floats, Known, Signs, Sums, Value
 from onebit.program.tensors import Array
 
 _INT32_MAX = 2**31 - 1

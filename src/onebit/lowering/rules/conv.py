@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from onebit.lowering.captured import Call
-from onebit.lowering.context import Context, lowers
-from onebit.lowering.products import Ops, checked_weights, halves, weighted
-from onebit.lowering.rules_arithmetic import arithmetic
-from onebit.lowering.values import Known, Padded, Value
-from onebit.lowering.windows import image_operand, windows
+from onebit.lowering.capture.captured import TorchCall
+from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.rules.arithmetic import arithmetic
+from onebit.lowering.rules.weighted_sums import Ops, checked_weights, halves, weighted
+from onebit.lowering.rules.window_arguments import image_operand, windows
+from onebit.lowering.values.kinds import Known, Padded, Value
 
 _CONVOLUTIONS = Ops("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d")
 
@@ -21,7 +21,7 @@ _CONVOLUTIONS = Ops("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv
 )
 def convolution(
     context: Context,
-    call: Call,
+    call: TorchCall,
     x: Value | Padded,
     weight: Value,
     bias: Value | None = None,
@@ -73,7 +73,12 @@ def convolution(
 
 @lowers("aten.pad.default", "aten.constant_pad_nd.default", padded=True)
 def pad(
-    context: Context, call: Call, x: Value | Padded, sizes: Any, mode: Any = "constant", value: Any = None
+    context: Context,
+    call: TorchCall,
+    x: Value | Padded,
+    sizes: Any,
+    mode: Any = "constant",
+    value: Any = None,
 ) -> Padded:
     """Constant padding around images, kept aside for the convolution that follows."""
     if call.op.startswith("aten.constant_pad"):

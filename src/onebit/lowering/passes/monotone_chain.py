@@ -13,7 +13,7 @@ _SUMS_OF_SIGNS = ("binary_gemm", "binary_conv2d")
 
 
 @dataclass(frozen=True)
-class Chain:
+class MonotoneChain:
     """The nodes from an accumulator to a sign, both ends included, in order, without a max-pool among them.
 
     accumulator: an i32 value within low..high.  pool: the max-pool, if there was one, and its `place`: it
@@ -28,7 +28,7 @@ class Chain:
     place: int = 0
 
 
-def find_chain(program: Program, producers: Mapping[str, Node], sign: Node) -> Chain | None:
+def find_chain(program: Program, producers: Mapping[str, Node], sign: Node) -> MonotoneChain | None:
     """The chain that ends in `sign`, or None where there is none or it is not monotone."""
     nodes, pools = [sign], []
     name = sign.inputs[0]
@@ -51,7 +51,7 @@ def find_chain(program: Program, producers: Mapping[str, Node], sign: Node) -> C
         return None
     ordered = (node, *reversed(nodes))
     pool, after = pools[0] if pools else (None, 0)
-    return Chain(ordered, node.inputs[0], *bounds, pool, len(ordered) - after)
+    return MonotoneChain(ordered, node.inputs[0], *bounds, pool, len(ordered) - after)
 
 
 def monotone_input(program: Program, node: Node) -> str | None:

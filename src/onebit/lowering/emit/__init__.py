@@ -1,0 +1,1 @@
+"""The Program under construction, and what a rule sees of it."""

@@ -1,0 +1,1 @@
+"""Passes from Program to Program; each result is verified."""

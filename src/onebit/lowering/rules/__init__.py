@@ -1,0 +1,1 @@
+"""Lowering rules, one file a kind of operation; `onebit.lowering.lower` says what a rule is."""
