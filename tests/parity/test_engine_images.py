@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from onebit.program import verify
+from onebit.program.fusion import fuse
 from onebit.runtime import Engine
-from onebit.runtime.plan import plan_steps
 from parity.agreement_engine import IMAGE_OPS, compare
 from parity.random_images import ImageMaker
 
@@ -37,9 +37,9 @@ def test_the_seeds_cover_every_image_op_and_every_epilogue() -> None:
     flipped = grouped = 0
     padding_values = set()
     for seed in SEEDS:
-        for step in plan_steps(ImageMaker(seed).make(ops=12)):
+        for step in fuse(ImageMaker(seed).make(ops=12)):
             ops.update(node.op for node in step.nodes)
-            stores[step.nodes[0].op, step.store] += 1
+            stores[step.nodes[0].op, step.epilogue] += 1
             flipped += step.op == "max_pool2d" and step.flip is not None
             grouped += step.nodes[0].attrs.get("groups", 1) != 1
             padding_values.add(step.nodes[0].attrs.get("padding_value"))

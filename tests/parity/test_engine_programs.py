@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from onebit.program import verify
+from onebit.program.fusion import fuse
 from onebit.runtime import Engine
 from onebit.runtime.builder import ENGINE_OPS
-from onebit.runtime.plan import plan_steps
 from parity.agreement_engine import IMAGE_OPS, compare, run
 from parity.random_programs import ProgramMaker
 
@@ -38,9 +38,9 @@ def test_the_seeds_cover_every_op_and_every_epilogue() -> None:
     longest = 0
     for seed in SEEDS:
         program = ProgramMaker(seed).make(ops=14)
-        for step in plan_steps(program):
+        for step in fuse(program):
             ops.update(node.op for node in step.nodes)
-            stores[step.nodes[0].op, step.store] += 1
+            stores[step.nodes[0].op, step.epilogue] += 1
             longest = max(longest, len(step.nodes))
     assert set(ops) == {op for op in ENGINE_OPS if op not in IMAGE_OPS}
     for family in ("binary_gemm", "u8_gemm"):

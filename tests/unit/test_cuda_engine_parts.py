@@ -1,4 +1,4 @@
-"""Parts of the GPU engine that need no kernel: arena, graphs by batch size, turns of streams, constants."""
+"""Parts of the GPU engine that need no kernel: graphs by batch size, turns of streams, constants."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from onebit.program import Constant, DType, Node, Program, TensorType
 from onebit.runtime.cuda import replay
-from onebit.runtime.cuda.arena import Lifetime, lay_out
 from onebit.runtime.cuda.elementwise import Code, Mode, step_of
 from onebit.runtime.cuda.floats import FloatConv, FloatGemm, full_precision
 from onebit.runtime.cuda.moves import is_alias
@@ -23,25 +20,6 @@ from onebit.runtime.cuda.replay import MOST_GRAPHS, MOST_SAMPLES, Replays, Turns
 
 GPU = SimpleNamespace(torch_device=torch.device("cuda"))
 CPU = SimpleNamespace(torch_device=torch.device("cpu"))
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 600)), min_size=1, max_size=30))
-def test_values_that_live_at_once_do_not_overlap(values: list[tuple[int, int]]) -> None:
-    lifetimes = [Lifetime(str(i), i, i + reach, nbytes) for i, (reach, nbytes) in enumerate(values)]
-    layout = lay_out(lifetimes, 256)
-    places = [(v, layout.offsets[v.name], layout.offsets[v.name] + v.nbytes) for v in lifetimes]
-    for value, begin, end in places:
-        assert begin % 256 == 0
-        assert end <= layout.nbytes
-        for other, other_begin, other_end in places:
-            if other is not value and value.first <= other.last and other.first <= value.last:
-                assert end <= other_begin or other_end <= begin or not (value.nbytes and other.nbytes)
-
-
-def test_a_chain_of_values_takes_the_memory_of_two() -> None:
-    lifetimes = [Lifetime(str(i), i, i + 1, 1024) for i in range(10)]
-    assert lay_out(lifetimes, 256).nbytes == 2048
 
 
 class FakeGraph:

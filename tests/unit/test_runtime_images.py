@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from onebit.program import Constant, Node, Program, TensorType, execute, verify
+from onebit.program.fusion import fuse
 from onebit.runtime import Engine, EngineError
-from onebit.runtime.plan import plan_steps
 from program_samples import bits, bits_constant, constant, f32, i32, one_op, signs, u8
 from support import ISA_TIERS, ROOT, require, run_python
 
@@ -69,7 +69,7 @@ def _feed(program: Program) -> Any:
 
 
 def _check(program: Program, steps: list[str], isa: str) -> None:
-    assert [step.op for step in plan_steps(program)] == steps
+    assert [step.op for step in fuse(program)] == steps
     x = _feed(program)
     expected = execute(program, x)
     with Engine(program, isa=isa, threads=2) as engine:
@@ -107,7 +107,7 @@ def test_a_pool_before_a_threshold_becomes_one_of_bits(op: str, isa: str) -> Non
     for flips in (MIXED, NEVER):
         program = _program([conv, pool, threshold], {**weights, **flips})
         _check(program, [f"{op}+threshold", "max_pool2d"], isa)
-        first, second = plan_steps(program)
+        first, second = fuse(program)
         assert first.flip is not None
         assert not first.flip.any()
         assert (second.flip is None) == (flips is NEVER)

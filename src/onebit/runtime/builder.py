@@ -13,10 +13,10 @@ from typing import cast
 import numpy as np
 
 from onebit.program import DType, Node, Program, TensorType
+from onebit.program.fusion import Step, fuse
 from onebit.program.tensors import Array
 from onebit.runtime.errors import EngineError
 from onebit.runtime.library import Conv, Gemm, Library, OpInfo, Window
-from onebit.runtime.plan import Step, plan_steps
 
 _DTYPES = {DType.BITS: 0, DType.U8: 1, DType.I32: 2, DType.F32: 3, DType.I8: 4}
 _GEMMS = {"binary_gemm": 0, "u8_gemm": 1, "f32_binary_gemm": 2, "f32_gemm": 3}
@@ -85,7 +85,7 @@ class _Builder:
             type_ = self.program.values[name]
             self.values[name] = self._call("input", _DTYPES[type_.dtype], *rows_and_channels(type_))
         records: list[OpRecord] = []
-        for step in plan_steps(self.program):
+        for step in fuse(self.program):
             self.values[step.output] = self._build(step)
             records.extend(self._new_records(step, len(records)))
         for name in self.program.outputs:
@@ -112,7 +112,7 @@ class _Builder:
         try:
             if node.op not in ENGINE_OPS:
                 raise EngineError(f"the engine has no op {node.op!r}; `Program.run` has, slowly")
-            return self._product(step, node) if step.store else self._single(step, node)
+            return self._product(step, node) if step.epilogue else self._single(step, node)
         except EngineError as error:
             layer = f" (layer {node.layer!r})" if node.layer else ""
             raise EngineError(f"{step.op}{layer}: {error}") from error
@@ -131,7 +131,7 @@ class _Builder:
         weights = self._constant(node.inputs[1])
         call.input = self.values[node.inputs[0]]
         call.weights, call.weights_bytes = _pointer(weights), weights.nbytes
-        call.store = _STORES[step.store]
+        call.store = _STORES[step.epilogue]
         call.multiplier = node.attrs.get("multiplier", 0)
         call.offset = node.attrs.get("offset", 0)
         if step.scale is not None and step.bias is not None:

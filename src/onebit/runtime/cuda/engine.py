@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 
 from onebit.program import DType, Program
+from onebit.program.arena import Access, ArenaLayout, lay_out, lifetimes
 from onebit.runtime.builder import OpRecord
-from onebit.runtime.cuda.arena import Layout, Lifetime, lay_out
 from onebit.runtime.cuda.device import Device
 from onebit.runtime.cuda.doors import Arrival, accept, aligned, needs_look, refuse
 from onebit.runtime.cuda.driver import cuda_device
@@ -64,6 +64,8 @@ class CudaEngine(Engine):
         sizes = [stage.run.nbytes for stage in stages.stages]
         self._weights = sum(size for size, product in zip(sizes, products, strict=True) if product)
         self._constants = sum(sizes) - self._weights
+        counted = {name for stage in stages.stages if stage.counts for name in stage.outputs}
+        self._with_sums = counted & stages.counted  # the values beside which the sums of their rows lie
         self._layout = self._lay_out()
         self._chunk = self._largest_chunk()
         self._arena: torch.Tensor | None = None
@@ -84,29 +86,23 @@ class CudaEngine(Engine):
             name = self._stages.aliases[name]
         return name
 
-    def _counted(self, name: str, counts: bool) -> bool:
-        """Whether the sums of a value's rows are kept with it."""
-        return counts and name in self._stages.counted
-
-    def _lay_out(self) -> Layout:
+    def _lay_out(self) -> ArenaLayout:
         """Place every value of the arena: packed inputs, and what stages make but the user's results."""
-        stages, results = self._stages.stages, set(self._stages.results)
-        last = {self._root(name): index for index, stage in enumerate(stages) for name in stage.inputs}
-        made = [(name, -1, False) for name in self._signature.inputs if self._is_bits(name)]
-        made += [(name, index, stage.counts) for index, stage in enumerate(stages) for name in stage.outputs]
-        lifetimes = [
-            Lifetime(name, index, last.get(name, index), self._bytes_of(name, counts))
-            for name, index, counts in made
-            if name not in results
-        ]
-        return lay_out(lifetimes, ALIGNMENT)
+        values = lifetimes(
+            [Access(stage.inputs, stage.outputs) for stage in self._stages.stages],
+            self._bytes_of,
+            inputs=[name for name in self._signature.inputs if self._is_bits(name)],
+            outside=self._stages.results,
+            aliases=self._stages.aliases,
+        )
+        return lay_out(values, ALIGNMENT)
 
     def _is_bits(self, name: str) -> bool:
         return self._stages.types[name].dtype is DType.BITS
 
-    def _bytes_of(self, name: str, counts: bool) -> int:
+    def _bytes_of(self, name: str) -> int:
         form = self._forms[name]
-        return form.nbytes + (4 * form.rows if self._counted(name, counts) else 0)
+        return form.nbytes + (4 * form.rows if name in self._with_sums else 0)
 
     def _largest_chunk(self) -> int:
         """Samples a pass: what memory and int32 indices allow, a multiple of 16 where it can be."""
@@ -137,12 +133,11 @@ class CudaEngine(Engine):
             self._frames.clear()  # they are views of the old arena
             self._arena = None
             self._arena = torch.empty(max(needed, 1), dtype=torch.uint8, device=self._device.torch_device)
-        counts = {name for stage in self._stages.stages if stage.counts for name in stage.outputs}
         frame = {}
         for name, offset in self._layout.offsets.items():
             form = self._forms[name]
             value = form.view(self._arena[offset * batch :], batch)
-            if isinstance(value, Bits) and self._counted(name, name in counts):
+            if isinstance(value, Bits) and name in self._with_sums:
                 begin = offset * batch + form.nbytes * batch
                 sums = self._arena[begin : begin + 4 * form.rows * batch].view(torch.int32)
                 value = Bits(value.data, value.count, sums)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from onebit.program import Node, Program, TensorType
+from onebit.program.fusion import INTEGER_PRODUCTS, Step
 from onebit.runtime.cuda import binary_conv, first_layer
 from onebit.runtime.cuda.binary_conv import BinaryConv
 from onebit.runtime.cuda.binary_gemm import MOST_BITS, BinaryGemm
@@ -20,7 +21,6 @@ from onebit.runtime.cuda.packing import Bits
 from onebit.runtime.cuda.residual import ResidualSum
 from onebit.runtime.cuda.values import Value
 from onebit.runtime.cuda.windows import DirectProduct, Geometry
-from onebit.runtime.plan import INTEGER_PRODUCTS, Step
 
 if TYPE_CHECKING:
     from onebit.runtime.cuda.stages import Run
@@ -84,7 +84,7 @@ def epilogue_of(step: Step) -> Epilogue:
     """What the kernels' epilogue does for a step."""
     if step.threshold is not None and step.flip is not None:
         return Threshold(step.threshold, step.flip)
-    if step.store == "f32" and step.scale is not None and step.bias is not None:
+    if step.epilogue == "f32" and step.scale is not None and step.bias is not None:
         return ScaleBias(step.scale, step.bias)
     return Raw()
 
@@ -97,9 +97,9 @@ def make_product(
     fast = _fast(device, program, step, x, out)
     if isinstance(fast, BinaryGemm | BinaryConv):
         reads = isinstance(fast, BinaryGemm)
-        return ReadyProduct(_OnBits(fast), True, reads_sums=reads, counts=step.store == "bits")
+        return ReadyProduct(_OnBits(fast), True, reads_sums=reads, counts=step.epilogue == "bits")
     if fast is not None:
-        return ReadyProduct(_OnBytes(fast), True, counts=step.store == "bits")
+        return ReadyProduct(_OnBytes(fast), True, counts=step.epilogue == "bits")
     if node.op == "f32_gemm":
         return ReadyProduct(FloatGemm(device, program, node), fused=_plain(step))
     if node.op == "f32_conv2d":

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onebit.program import Node, Program, TensorType
+from onebit.program.fusion import Step
 from onebit.runtime.cuda.epilogue import Residual
-from onebit.runtime.plan import Step
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find_sum(
         readers: the nodes that read each value, one for each time.
         step: a product that makes floats.
     """
-    if step.store != "f32" or step.scale is None or step.bias is None:
+    if step.epilogue != "f32" or step.scale is None or step.bias is None:
         return None
     channels = types[step.output].channels
     scale2, bias2 = np.ones(channels, np.float32), np.full(channels, -0.0, np.float32)

@@ -1,6 +1,6 @@
 """From a Program to the stages of an engine: each is one op of a run, with its constants on the device.
 
-`runtime.plan` has fused products with what follows them; here further elementwise ops become chains, one
+`program.fusion` has fused products with what follows them; here further elementwise ops become chains, one
 kernel each, and each product gets its kernel family. Values that a Program lacks (sums before an epilogue of
 their own, bits unpacked for the user) have names that begin with a NUL, which no name in a Program does.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from onebit.program import OPS, DType, Node, Program, TensorType
+from onebit.program.fusion import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, fuse
 from onebit.program.ops import Call
 from onebit.runtime.cuda.device import Device
 from onebit.runtime.cuda.elementwise import (
@@ -34,7 +35,6 @@ from onebit.runtime.cuda.residual import find_sum
 from onebit.runtime.cuda.values import Form, Value, tensor_of
 from onebit.runtime.cuda.windows import ChannelMean, Pool
 from onebit.runtime.errors import EngineError
-from onebit.runtime.plan import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, plan_steps
 
 
 class Run(Protocol):
@@ -122,7 +122,7 @@ class _Builder:
         self.done: set[str] = set()  # values that a stage makes before their step comes
 
     def build(self) -> Stages:
-        steps = plan_steps(self.program)
+        steps = fuse(self.program)
         self.uses.update(name for step in steps for node in step.nodes for name in node.inputs)
         self.uses.update(self.program.outputs)
         for position, step in enumerate(steps):
@@ -194,7 +194,7 @@ class _Builder:
         """A product with its epilogue, in the product's kernel or as a stage after it."""
         node, x = step.nodes[0], step.nodes[0].inputs[0]
         out = self._type(step.output)
-        if step.store == "bits":  # also where a pool follows, which keeps the name of the sums
+        if step.epilogue == "bits":  # also where a pool follows, which keeps the name of the sums
             out = TensorType(DType.BITS, out.shape)
             self.made.types[step.output] = out
         if self._residual_block(step):
@@ -209,7 +209,7 @@ class _Builder:
         sums = DType.F32 if node.op in FLOAT_PRODUCTS else DType.I32
         self.made.types[raw] = TensorType(sums, out.shape)
         self._place(position, (node,), (x,), (raw,), product.run)
-        if step.store == "bits" and step.threshold is not None and step.flip is not None:
+        if step.epilogue == "bits" and step.threshold is not None and step.flip is not None:
             run = Threshold(self.device, step.threshold, step.flip)
             self._place(position, step.nodes[1:], (raw,), (step.output,), run)
             return

@@ -1,4 +1,4 @@
-"""From a Program to the steps of the engine: fusion, and dropping what no output needs.
+"""From a Program to the steps of whoever runs it: fusion, and dropping what no output needs.
 
 A product (a GEMM or a convolution) takes what follows it into its epilogue, as long as nobody else reads the
 values between and the result is the same float for float:
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from onebit.program import Node, Program
+from onebit.program.graph import Node, Program
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,15 +32,15 @@ _MAX_EXPONENT = 64  # powers of two up to 2^±64 times an integer below 2^31 sta
 
 @dataclass(frozen=True)
 class Step:
-    """One op of the engine: the nodes that it does, and what the later ones became.
+    """One op of a run: the nodes that it does, and what the later ones became.
 
-    `store` is "i32", "f32" (with scale and bias, f32[N]) or "bits" (with threshold, i32[N], and flip, packed
-    bits) for a product, and "" for any other node, which stands alone. A `threshold` that stands alone has
-    these too, and a `max_pool2d` of bits may have a flip that comes after it.
+    `epilogue` is "i32", "f32" (with scale and bias, f32[N]) or "bits" (with threshold, i32[N], and flip,
+    packed bits) for a product, and "" for any other node, which stands alone. A `threshold` that stands
+    alone has these too, and a `max_pool2d` of bits may have a flip that comes after it.
     """
 
     nodes: tuple[Node, ...]
-    store: str = ""
+    epilogue: str = ""
     scale: Floats | None = None
     bias: Floats | None = None
     threshold: npt.NDArray[np.int32] | None = None
@@ -66,7 +66,7 @@ class _Fma:
     exact: bool
 
 
-def plan_steps(program: Program) -> list[Step]:
+def fuse(program: Program) -> list[Step]:
     """The steps that compute the program's outputs, in order. The program must be verified."""
     live = _live_nodes(program)
     uses = Counter(name for node in live for name in node.inputs)
@@ -111,9 +111,9 @@ def _fuse(program: Program, node: Node, followers: Mapping[str, Node]) -> Step:
     return Step((node,), "i32")
 
 
-def _bits(program: Program, nodes: tuple[Node, ...], node: Node, store: str) -> Step:
+def _bits(program: Program, nodes: tuple[Node, ...], node: Node, epilogue: str) -> Step:
     threshold, flip = (program.constants[name].array for name in node.inputs[1:])
-    return Step(nodes, store, threshold=threshold, flip=flip)
+    return Step(nodes, epilogue, threshold=threshold, flip=flip)
 
 
 def _fuse_pool(program: Program, product: Node, followers: Mapping[str, Node]) -> list[Step]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onebit.program import Constant, Node, Program, TensorType, execute, verify
+from onebit.program.fusion import Step, fuse
 from onebit.runtime import Engine
-from onebit.runtime.plan import Step, plan_steps
 from program_samples import bits, bits_constant, bytes_mlp, constant, f32, feed, i32, signs, u8
 
 N = 33
@@ -49,7 +49,7 @@ def _chain(gemm: str, ops: list[tuple[str, Any]], outputs: tuple[str, ...] = ())
 
 
 def _ops(program: Program) -> list[str]:
-    return [step.op for step in plan_steps(program)]
+    return [step.op for step in fuse(program)]
 
 
 ROW = (np.arange(N) / 7 - 2).astype(np.float32)
@@ -161,7 +161,7 @@ def test_a_constant_that_varies_by_row_is_left_alone() -> None:
         values = {"x": bits(4, 9), "a": i32(4, 4), "b": f32(4, 4), "y": f32(4, 4)}
         program = Program(("x",), ("y",), nodes, constants, values)
         verify(program)
-        assert len(plan_steps(program)) == (1 if fused else 2), shape
+        assert len(fuse(program)) == (1 if fused else 2), shape
 
 
 def test_nodes_that_no_output_needs_are_dropped() -> None:
@@ -172,7 +172,7 @@ def test_nodes_that_no_output_needs_are_dropped() -> None:
 
 
 def test_a_step_names_its_output_and_ops() -> None:
-    (step, last) = plan_steps(bytes_mlp())
+    (step, last) = fuse(bytes_mlp())
     assert isinstance(step, Step)
-    assert (step.op, step.output, step.store) == ("u8_gemm+threshold", "h0", "bits")
-    assert (last.op, last.output, last.store) == ("binary_gemm+to_float+affine", "y", "f32")
+    assert (step.op, step.output, step.epilogue) == ("u8_gemm+threshold", "h0", "bits")
+    assert (last.op, last.output, last.epilogue) == ("binary_gemm+to_float+affine", "y", "f32")
