@@ -1,13 +1,13 @@
-"""The same networks in PyTorch, in the form that is fastest there: see onebit.bench.float_network."""
+"""The same networks in PyTorch, in the form that is fastest there: see onebit.export.float_network."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from onebit.bench.float_network import FloatNetwork, float_network
-from onebit.bench.float_ops import spread
 from onebit.bench.torch_peer import PER_CHANNEL, apply_op
+from onebit.export.float_network import FloatNetwork, float_network
+from onebit.export.float_ops import spread
 from onebit.program import Program
 
 

@@ -13,13 +13,13 @@ from onebit.bench import (
     Report,
     bench_program,
     explain,
-    float_network,
     random_program,
     spend,
 )
 from onebit.bench.packed import ONNX_DYNAMIC, ONNX_INT8, PYTORCH, random_inputs
 from onebit.bench.spending import by_kind
 from onebit.cli import main
+from onebit.export import float_network
 from onebit.program import DType, Node, Program, execute, verify
 from onebit.runtime import MOVES, ONE_BIT, REAL
 from parity.random_images import ImageMaker
@@ -61,8 +61,9 @@ def dyadic(name: str) -> Program:
 
 def check_peers(program: Program, inputs: list[npt.NDArray[np.generic]], context: str) -> None:
     """Both memory formats of PyTorch, and ONNX Runtime, against the reference."""
-    from onebit.bench.onnx_peer import onnx_bytes, session
+    from onebit.bench.onnx_session import session
     from onebit.bench.torch_peer import torch_peers
+    from onebit.export.onnx.float32 import onnx_bytes
 
     expected = execute(program, *inputs)[program.outputs[0]].astype(np.float32)
     network = float_network(program)
@@ -213,7 +214,7 @@ def test_int8_of_convolutions_has_quantized_kernels() -> None:
     import onnx
 
     from onebit.bench.onnx_int8 import FORMS, static_int8_bytes
-    from onebit.bench.onnx_peer import onnx_bytes
+    from onebit.export.onnx.float32 import onnx_bytes
 
     program = random_program("bnn_convnet_cifar10", **_small("bnn_convnet_cifar10"))
     network = float_network(program)

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from onebit.bench import Contender, NotComparable, bench_program, contest, float_network
-from onebit.bench.float_network import FloatNetwork
+from onebit.bench import Contender, bench_program, contest
 from onebit.bench.packed import random_inputs
+from onebit.export import FloatNetwork, NotComparable, float_network
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, pack_bits, verify
 from support import require
 
@@ -130,7 +130,8 @@ def test_torch_peer_computes_the_program(program: Program) -> None:
 def test_onnx_peer_computes_the_program(program: Program) -> None:
     for package in ("onnx", "onnxruntime"):
         require(_installed(package), f"{package} is not installed")
-    from onebit.bench.onnx_peer import onnx_bytes, session
+    from onebit.bench.onnx_session import session
+    from onebit.export.onnx.float32 import onnx_bytes
 
     network, feed, expected = _expected(program, 9)
     run = session(onnx_bytes(network), network.outputs[0], threads=1)

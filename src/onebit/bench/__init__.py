@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from onebit.bench.contest import Contender, Result, contest
-from onebit.bench.float_network import FloatNetwork, FloatOp, NotComparable, float_network
 from onebit.bench.machine import describe_machine, package_versions
 from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
 from onebit.bench.random_model import random_program
@@ -14,9 +13,6 @@ __all__ = [
     "PEERS",
     "PYTORCH",
     "Contender",
-    "FloatNetwork",
-    "FloatOp",
-    "NotComparable",
     "Report",
     "Result",
     "Spending",
@@ -24,7 +20,6 @@ __all__ = [
     "contest",
     "describe_machine",
     "explain",
-    "float_network",
     "package_versions",
     "random_program",
     "spend",

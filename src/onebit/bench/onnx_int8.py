@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from onebit.bench.float_ops import Floats
+from onebit.export.float_ops import Floats
 
 FORMS = ("QOperator", "QDQ")
 

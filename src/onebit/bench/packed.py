@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.bench.contest import Contender, Result, contest, fastest
-from onebit.bench.float_network import FloatNetwork, Floats, NotComparable, float_network
+from onebit.export.float_network import FloatNetwork, Floats, NotComparable, float_network
 from onebit.program import DType, Program
 
 ENGINE = "onebit"
@@ -142,7 +142,8 @@ def _add_onnx(
         return
     del onnx, onnxruntime
     from onebit.bench.onnx_int8 import FORMS, dynamic_int8_bytes, static_int8_bytes
-    from onebit.bench.onnx_peer import onnx_bytes, session
+    from onebit.bench.onnx_session import session
+    from onebit.export.onnx.float32 import onnx_bytes
 
     model = onnx_bytes(network)
     images = any(op.kind == "conv" for op in network.ops)

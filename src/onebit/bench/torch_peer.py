@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from onebit.bench.float_ops import FloatNetwork, FloatOp, spread
+from onebit.export.float_ops import FloatNetwork, FloatOp, spread
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ outside the timing. Weights are real float32 ±1. Results equal the packed netwo
 
 from __future__ import annotations
 
-from onebit.bench.float_fold import fold
-from onebit.bench.float_ops import FloatNetwork, FloatOp, Floats, NotComparable
-from onebit.bench.float_translate import translate
+from onebit.export.float_fold import fold
+from onebit.export.float_ops import FloatNetwork, FloatOp, Floats, NotComparable
+from onebit.export.float_translate import translate
 from onebit.program import Program
 
 __all__ = ["FloatNetwork", "FloatOp", "Floats", "NotComparable", "float_network"]

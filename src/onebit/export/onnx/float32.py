@@ -1,4 +1,4 @@
-"""The float network in ONNX Runtime, float32: an ONNX model of its ops, and a session that runs one."""
+"""The float network as an ONNX model in float32: what ONNX Runtime would run without this engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onebit.bench.float_ops import FloatNetwork, FloatOp, Floats, NotComparable, spread
+from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable, spread
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -201,23 +201,3 @@ def _pads(padding: tuple[int, int, int, int]) -> list[int]:
     """Top, bottom, left, right as ONNX has them: all that begin, then all that end."""
     top, bottom, left, right = padding
     return [top, left, bottom, right]
-
-
-def session(
-    model: bytes, output: str, *, threads: int
-) -> Callable[[dict[str, Floats]], npt.NDArray[np.float32]]:
-    """A function from a feed to the array `output`, on the CPU with this many threads, fully optimized."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run(feed: dict[str, Floats]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = made.run([output], feed)[0]
-        return result
-
-    return run

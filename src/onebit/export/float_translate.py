@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from onebit.bench.float_ops import FloatNetwork, FloatOp, NotComparable, Shape
+from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable, Shape
 from onebit.program import DType, Node, Program, unpack_bits
 
 IMAGE = (2, 0, 1)  # channels, rows, columns of the Program's [H, W, C]

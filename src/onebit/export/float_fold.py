@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onebit.bench.float_ops import FloatNetwork, FloatOp, Floats, spread, use_counts
+from onebit.export.float_ops import FloatNetwork, FloatOp, Floats, spread, use_counts
 
 _PRODUCTS = ("linear", "conv")
 

@@ -1,0 +1,1 @@
+"""ONNX models; only this folder imports `onnx`."""
