@@ -49,7 +49,7 @@ ROOMS = {
     "train": _room("nn optim models data ops", "numpy torch", "tqdm matplotlib tensorboard"),
     "lowering": _room("nn program", "numpy torch"),
     "runtime": _room("program", "numpy", only_in=(("cuda*", "torch"), ("cuda*", "cuda"))),
-    "ops": _room("nn runtime", "torch"),
+    "ops": _room("nn program runtime", "torch"),
     "export": _room("program", "numpy", only_in=(("onnx*", "onnx"),)),
     "bench": _room("runtime lowering models program export", "numpy", "torch onnx onnxruntime psutil"),
     "cli": Room(

@@ -40,7 +40,7 @@ from parity.agreement import (
 from parity.networks import Lambda, random_batch_norm
 from support import ROOT, require
 
-_FILES = ("numerics_contract", "numerics_images", "convert_quantizers")
+_FILES = ("numerics_contract", "numerics_images", "numerics_special", "convert_quantizers")
 
 
 @pytest.fixture(autouse=True)
@@ -431,32 +431,6 @@ def test_a1_accumulators_need_32_bits_and_have_them() -> None:
     )  # fmt: skip
     with pytest.raises(ProgramError, match="int32 accumulator"):
         verify(program)
-
-
-def test_a2_infinite_inputs_and_their_two_exceptions() -> None:
-    inf = float("inf")
-    x = torch.tensor([[inf, -inf, 0.0, 1.0, -1.0]])
-
-    def signs(condition: Tensor) -> Tensor:
-        return torch.where(condition, 1.0, -1.0)
-
-    for function in (
-        torch.relu,
-        torch.abs,
-        lambda x: x.clamp(-2.0, 2.0),
-        lambda x: (x + 1) * -3,
-        *(lambda x, compare=compare: signs(compare(x, 0.25)) for compare in (torch.ge, torch.gt, torch.le)),
-    ):
-        model = Lambda(function, "a function").eval()
-        assert_equal(model, convert(model, torch.zeros(1, 5)), x)
-    most = float(np.finfo(np.float32).max)
-    program = convert(Lambda(lambda x: x.clamp(min=0.0), "clamp").eval(), x)
-    for name, (found,) in run_everywhere(program, x.numpy()):
-        assert found.tolist() == [[most, 0.0, 0.0, 1.0, 0.0]], name
-    for compare in (torch.ge, torch.gt, torch.le, torch.lt):
-        # x and −x are never infinite with one sign
-        model = Lambda(lambda x, compare=compare: signs(compare(x, -x)), "compare").eval()
-        assert_equal(model, convert(model, torch.zeros(1, 5)), x)
 
 
 def test_every_line_of_the_contract_has_a_test() -> None:

@@ -14,10 +14,12 @@ from onebit.export.float_fold import fold
 from onebit.export.float_ops import FloatNetwork, FloatOp, Floats, NotComparable
 from onebit.export.float_translate import translate
 from onebit.program import Program
+from onebit.program.float_environment import default_float_environment
 
 __all__ = ["FloatNetwork", "FloatOp", "Floats", "NotComparable", "float_network"]
 
 
+@default_float_environment()
 def float_network(program: Program) -> FloatNetwork:
     """The float32 network that computes what `program` does.
 

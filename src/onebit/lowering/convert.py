@@ -14,8 +14,10 @@ from onebit.lowering.lower import lower
 from onebit.lowering.passes.cleanup import name_values, remove_dead_code
 from onebit.lowering.passes.thresholds import make_thresholds
 from onebit.program import Program, verify
+from onebit.program.float_environment import default_float_environment, in_fresh_thread
 
 
+@default_float_environment()
 def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = None) -> Program:
     """The inference of `model` as a Program: bits, integer thresholds, and floats only where needed.
 
@@ -30,8 +32,8 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     inputs = check(model, example_inputs, name)
-    captured = fold(capture(model, inputs, name or type(model).__name__))
-    program, hints = lower(captured)
+    captured = capture(model, inputs, name or type(model).__name__)
+    program, hints = in_fresh_thread(lambda: lower(fold(captured)))  # PyTorch computes constants there
     verify(program)
     check_single_sample(model, inputs)
     for transform in (make_thresholds, remove_dead_code):

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from onebit.nn import BinaryConv1d, BinaryLinear
 from onebit.ops.eligible import BINARY_LAYERS, BinaryLayer, Parts, parts_of
 from onebit.ops.layers import PackedConv1d, PackedConv2d, PackedLayer, PackedLinear
+from onebit.program.float_environment import default_float_environment, in_fresh_thread
 
 RealInputs = Literal["leave", "pack"]
 
 
+@default_float_environment()
 def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "leave") -> nn.Module:
     """Put packed layers in the place of the binary ones; everything else stays as it is.
 
@@ -51,7 +53,7 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
     chosen: dict[BinaryLayer, Parts] = {}
     left: list[str] = []
     for name, layer in binary_layers(model):
-        parts = parts_of(layer, real_inputs=real_inputs == "pack")
+        parts = _parts(layer, real_inputs=real_inputs == "pack")
         if isinstance(parts, str):
             left.append(f"  {name or 'the model itself'}: {parts}")
         else:
@@ -65,6 +67,12 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
                 module._modules[name] = packed[child]
     result = packed.get(model, model) if isinstance(model, BINARY_LAYERS) else model
     return result.requires_grad_(False)
+
+
+def _parts(layer: BinaryLayer, *, real_inputs: bool) -> Parts | str:
+    if layer.weight.device.type != "cpu":
+        return parts_of(layer, real_inputs=real_inputs)
+    return in_fresh_thread(lambda: parts_of(layer, real_inputs=real_inputs))  # sign and α are computed there
 
 
 def binary_layers(model: nn.Module) -> list[tuple[str, BinaryLayer]]:

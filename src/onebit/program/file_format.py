@@ -13,12 +13,14 @@ import numpy as np
 from onebit.program import header
 from onebit.program.atomic import write_atomically
 from onebit.program.errors import ProgramError, fail, shorten
+from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Constant, Program
 from onebit.program.schema import Graph, to_json
 from onebit.program.tensors import Array
 from onebit.program.verify import verify
 
 
+@default_float_environment()
 def save(program: Program, path: str | os.PathLike[str]) -> None:
     """Verify a program and write it to `path`; the file there appears whole or not at all.
 
@@ -31,6 +33,7 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
     write_atomically(path, chain([head], map(_bytes, arrays)))
 
 
+@default_float_environment()
 def load(path: str | os.PathLike[str]) -> Program:
     """Read and verify a `.onebit` file. Its arrays are read-only and belong to the program.
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Node, Program
 
 Floats = npt.NDArray[np.float32]
@@ -66,6 +67,7 @@ class _Fma:
     exact: bool
 
 
+@default_float_environment()
 def fuse(program: Program) -> list[Step]:
     """The steps that compute the program's outputs, in order. The program must be verified."""
     live = _live_nodes(program)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onebit.program.errors import ProgramError
+from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Constant, Program
 from onebit.program.inputs import check_inputs
 from onebit.program.ops import OPS, Call
@@ -15,6 +16,7 @@ from onebit.program.tensors import Array, DType, unpack_bits
 from onebit.program.verify import verify
 
 
+@default_float_environment()
 def execute(program: Program, *inputs: Any, keep: Iterable[str] | Literal["all"] = ()) -> dict[str, Array]:
     """Run a Program on NumPy arrays; returns name → array (batch, *shape) for every output.
 

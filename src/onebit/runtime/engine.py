@@ -1,4 +1,4 @@
-"""Engine: a Program on the compiled kernels, and the way to the engine on a GPU."""
+"""Engine: a Program on the compiled kernels, and the door to the engine on a GPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
+from onebit.program.float_environment import default_float_environment
 from onebit.runtime.builder import OpRecord, build_plan
 from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
@@ -97,6 +98,7 @@ class Engine:
             return made
         return super().__new__(cls)
 
+    @default_float_environment()
     def __init__(
         self,
         program: Program | str | os.PathLike[str],
@@ -289,7 +291,7 @@ class Engine:
 def _cuda_engine() -> Any:
     """The class of engines on a GPU, which needs PyTorch."""
     try:
-        from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
+        from onebit.runtime.cuda.engine import CudaEngine
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

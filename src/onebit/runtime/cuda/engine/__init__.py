@@ -1,1 +1,0 @@
-"""CudaEngine: from a Program to stages, and how these are run."""

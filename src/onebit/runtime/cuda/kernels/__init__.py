@@ -1,1 +1,0 @@
-"""The host side of the kernels, one file a family of csrc/cuda, and what the families share."""

@@ -1,0 +1,64 @@
+"""docs/numerics.md on infinities, NaN and floating-point modes, line by line: test_a2_... tests line A2."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from float_modes import MODES, mode
+from onebit import nn as bnn
+from onebit.lowering import convert
+from parity.agreement import assert_equal, eager, run_everywhere
+from parity.networks import Lambda, random_batch_norm
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(3)
+
+
+def test_a2_infinite_inputs_and_their_two_exceptions() -> None:
+    inf = float("inf")
+    x = torch.tensor([[inf, -inf, 0.0, 1.0, -1.0]])
+
+    def signs(condition: Tensor) -> Tensor:
+        return torch.where(condition, 1.0, -1.0)
+
+    for function in (
+        torch.relu,
+        torch.abs,
+        lambda x: x.clamp(-2.0, 2.0),
+        lambda x: (x + 1) * -3,
+        *(lambda x, compare=compare: signs(compare(x, 0.25)) for compare in (torch.ge, torch.gt, torch.le)),
+    ):
+        model = Lambda(function, "a function").eval()
+        assert_equal(model, convert(model, torch.zeros(1, 5)), x)
+    most = float(np.finfo(np.float32).max)
+    program = convert(Lambda(lambda x: x.clamp(min=0.0), "clamp").eval(), x)
+    for name, (found,) in run_everywhere(program, x.numpy()):
+        assert found.tolist() == [[most, 0.0, 0.0, 1.0, 0.0]], name
+    for compare in (torch.ge, torch.gt, torch.le, torch.lt):
+        # x and −x are never infinite with one sign
+        model = Lambda(lambda x, compare=compare: signs(compare(x, -x)), "compare").eval()
+        assert_equal(model, convert(model, torch.zeros(1, 5)), x)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_e3_no_result_depends_on_the_callers_floating_point_mode(name: str) -> None:
+    norm = random_batch_norm(33)
+    with torch.no_grad():
+        norm.weight.mul_(1e-39)  # subnormal numbers before a sign, and rounded ones behind it
+        norm.bias.mul_(1e-40)
+    last = bnn.BinaryLinear(33, 9, weight_scale="channel_mean")
+    model = nn.Sequential(
+        bnn.ScalePixels(), bnn.BinaryLinear(64, 33, input_quantizer=None), norm, last, random_batch_norm(9)
+    ).eval()
+    x = torch.randint(0, 256, (40, 64), dtype=torch.uint8)
+    (expected,) = eager(model, x)
+    with mode(name):
+        program = convert(model, x)
+        results = list(run_everywhere(program, x.numpy()))
+    for executor, (found,) in results:
+        assert np.array_equal(found.view(np.int32), expected.view(np.int32)), executor
