@@ -15,7 +15,8 @@ CUDA_SOURCES := $(shell find csrc/cuda benchmarks/gpu tests/cuda_emulation -name
 # (1-2 s). Packages come from pip's cache where it has them. --no-compile: Python compiles what it imports, and
 # compiling all of PyTorch beforehand would take longer than everything else together. For PyTorch without CUDA,
 # where the index has it with: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
-BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -name '*.inc')
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(C_SOURCES) $(shell find csrc -name '*.inc') \
+  $(shell find src -type d -not -name __pycache__)
 PACKAGES := pyproject.toml constraints.txt .ci/requirements.py
 BUILD_TOOLS := scikit-build-core cmake ninja
 DEV = $(VENV)/.dev-packages $(VENV)/.built

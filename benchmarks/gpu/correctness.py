@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from setup import ROOT, Setup
 
-from onebit.runtime.cuda import binary_gemm
-from onebit.runtime.cuda.binary_gemm import BinaryGemm, Variant
-from onebit.runtime.cuda.engine import CudaEngine
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
-from onebit.runtime.cuda.packing import Bits, pack, row_bytes
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
+from onebit.runtime.cuda.kernels import binary_gemm
+from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, Variant
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.kernels.pack import Bits, pack, row_bytes
 
 
 def words(signs: torch.Tensor) -> np.ndarray[Any, Any]:

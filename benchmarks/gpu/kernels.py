@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from setup import Setup
 
-from onebit.runtime.cuda import catalog, compiler
-from onebit.runtime.cuda.device import target
+from onebit.runtime.cuda.device import compiler
+from onebit.runtime.cuda.device.interface import target
+from onebit.runtime.cuda.kernels import catalog
 
 
 def run(setup: Setup) -> None:

@@ -10,10 +10,10 @@ import torch
 from correctness import unpacked, words
 from setup import PEAK_TOPS, OutOfTime, Setup
 
-from onebit.runtime.cuda import binary_gemm
-from onebit.runtime.cuda.binary_gemm import BinaryGemm, Variant
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
-from onebit.runtime.cuda.packing import Bits, count_ones, pack
+from onebit.runtime.cuda.kernels import binary_gemm
+from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, Variant
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.kernels.pack import Bits, count_ones, pack
 
 Calls = list[Callable[[], object]]
 UNOPTIMIZED = Path(__file__).with_name("unoptimized.cu").resolve()

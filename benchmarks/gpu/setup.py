@@ -32,7 +32,7 @@ def emulated_device() -> Any:
 
 def real_device() -> Any:
     """The GPU that torch uses."""
-    from onebit.runtime.cuda.driver import cuda_device
+    from onebit.runtime.cuda.device.driver import cuda_device
 
     return cuda_device("cuda")
 
@@ -41,7 +41,7 @@ def real_device() -> Any:
 class Setup:
     """What a section is given."""
 
-    device: Any  # onebit.runtime.cuda.device.Device
+    device: Any  # onebit.runtime.cuda.device.interface.Device
     record: Recorder
     deadline: float  # by time.monotonic
     dry: bool

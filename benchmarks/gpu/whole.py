@@ -12,7 +12,7 @@ from setup import Setup
 import onebit
 from onebit.bench.random_model import random_program
 from onebit.program import Program
-from onebit.runtime.cuda.engine import CudaEngine
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 
 
 def images(setup: Setup, program: Program, batch: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from cuda_emulation.device import EmulatedDevice
 from onebit import models
 from onebit.lowering import convert
 from onebit.program import execute
-from onebit.runtime.cuda.engine import CudaEngine
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from parity.networks import make_dyadic
 from support import require
 

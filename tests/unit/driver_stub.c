@@ -1,4 +1,4 @@
-/* A libcuda.so.1 that does nothing and prints what it was asked for: the calls that runtime/cuda/driver.py
+/* A libcuda.so.1 that does nothing and prints what it was asked for: the calls that runtime/cuda/device/driver.py
  * makes, with their arguments as they arrive. Everything else fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

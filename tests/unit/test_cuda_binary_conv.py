@@ -14,16 +14,17 @@ from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice, Spy
 from onebit.program import execute, verify
 from onebit.runtime import EngineError
-from onebit.runtime.cuda import binary_conv
-from onebit.runtime.cuda.binary_conv import MMA, POPC, SUMMING, BinaryConv, covers
-from onebit.runtime.cuda.borders import Borders, is_small
-from onebit.runtime.cuda.catalog import Entry, entries
-from onebit.runtime.cuda.device import target
-from onebit.runtime.cuda.engine import CudaEngine
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
-from onebit.runtime.cuda.packing import Bits, empty_bits, pack, row_bytes
-from onebit.runtime.cuda.tiles import Tile, choose
-from onebit.runtime.cuda.windows import Geometry
+from onebit.runtime.cuda.device.interface import target
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
+from onebit.runtime.cuda.kernels import binary_conv
+from onebit.runtime.cuda.kernels.binary_conv import MMA, POPC, SUMMING, BinaryConv, covers
+from onebit.runtime.cuda.kernels.border_classes import BorderClasses, is_small
+from onebit.runtime.cuda.kernels.catalog import entries
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
+from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, pack, row_bytes
+from onebit.runtime.cuda.kernels.tiles import Tile, choose
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 from program_samples import bits, bits_constant, i32, one_op, signs
 from support import require
 
@@ -47,7 +48,7 @@ class Case:
     batch: int = 2
 
     @property
-    def geometry(self) -> Geometry:
+    def geometry(self) -> WindowGeometry:
         outs = [
             (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
             for size, kernel, stride, dilation, before, after in zip(
@@ -61,7 +62,7 @@ class Case:
             )
         ]
         corner = (self.padding[0], self.padding[2])
-        return Geometry(*self.image, *self.kernel, *self.stride, *self.dilation, *corner, *outs)
+        return WindowGeometry(*self.image, *self.kernel, *self.stride, *self.dilation, *corner, *outs)
 
     def __str__(self) -> str:
         return f"{self.channels}-{self.columns}-{self.kernel[0]}x{self.kernel[1]}"
@@ -276,7 +277,7 @@ def test_a_pointwise_convolution_is_a_matrix_product() -> None:
 def test_borders_count_the_taps_inside(case: Case) -> None:
     g = case.geometry
     tap_ones = np.random.default_rng(4).integers(0, 99, (3, *case.kernel))
-    borders = Borders.of(g, tap_ones)
+    borders = BorderClasses.of(g, tap_ones)
     for o in range(g.out_h):
         for q in range(g.out_w):
             ones, taps = np.zeros(3, np.int64), 0

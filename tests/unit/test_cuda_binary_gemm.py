@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice, Spy
-from onebit.runtime.cuda import binary_gemm
-from onebit.runtime.cuda.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
-from onebit.runtime.cuda.catalog import Entry, entries
-from onebit.runtime.cuda.device import target
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold, constants
-from onebit.runtime.cuda.packing import Bits, count_ones, empty_bits, pack, row_bytes
+from onebit.runtime.cuda.device.interface import target
+from onebit.runtime.cuda.kernels import binary_gemm
+from onebit.runtime.cuda.kernels.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
+from onebit.runtime.cuda.kernels.catalog import entries
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold, constants
+from onebit.runtime.cuda.kernels.pack import Bits, count_ones, empty_bits, pack, row_bytes
 from onebit.runtime.errors import EngineError
 from support import require
 

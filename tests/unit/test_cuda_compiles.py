@@ -68,7 +68,7 @@ def need_nvrtc() -> None:
 
 def compiled(file: str, defines: dict[str, int], target: str) -> tuple[dict[str, Usage], str]:
     """What each kernel of the file uses, and the log; fails if the log and the ELF file do not agree."""
-    from onebit.runtime.cuda.compiler import compile_source
+    from onebit.runtime.cuda.device.compiler import compile_source
 
     code, log = compile_source(file, defines, target)
     logged = {usage.name: usage for usage in from_log(log)}
@@ -94,7 +94,7 @@ def problems(usages: dict[str, Usage], log: str) -> list[str]:
 def targets() -> list[str]:
     """Those of the catalog; one name, to be skipped under, where it cannot be imported."""
     try:
-        from onebit.runtime.cuda.catalog import TARGETS
+        from onebit.runtime.cuda.kernels.entry import TARGETS
     except ImportError:
         return ["any"]
     return list(TARGETS)
@@ -104,7 +104,7 @@ def targets() -> list[str]:
 @pytest.mark.parametrize("target", targets())
 def test_every_kernel_compiles_without_spills(target: str) -> None:
     need_nvrtc()
-    from onebit.runtime.cuda.catalog import entries
+    from onebit.runtime.cuda.kernels.catalog import entries
 
     mine = [entry for entry in entries() if target in entry.targets]
     assert mine, f"no kernel for {target}"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from onebit.runtime import EngineError
-from onebit.runtime.cuda import compiler, driver
-from onebit.runtime.cuda.device import target
+from onebit.runtime.cuda.device import compiler, driver
+from onebit.runtime.cuda.device.interface import target
 from support import ROOT, require
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ SCRIPT = """
 import ctypes
 from types import SimpleNamespace
 import torch
-from onebit.runtime.cuda import driver
+from onebit.runtime.cuda.device import driver
 torch.cuda.init = lambda: None
 torch.cuda.get_device_properties = lambda _: SimpleNamespace(major=9, minor=0, multi_processor_count=132)
 torch.cuda.current_stream = lambda _: SimpleNamespace(cuda_stream=0x777)

@@ -16,8 +16,8 @@ from cuda_emulation.device import EmulatedDevice, EmulatedKernel
 from onebit.program import DType, Node, Program, ProgramError, TensorType, execute, verify
 from onebit.runtime import EngineError
 from onebit.runtime.builder import ENGINE_OPS
-from onebit.runtime.cuda.catalog import entries
-from onebit.runtime.cuda.engine import CudaEngine
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
+from onebit.runtime.cuda.kernels.catalog import entries
 from parity.agreement_engine import compare
 from parity.random_images import ImageMaker
 from parity.random_programs import ProgramMaker

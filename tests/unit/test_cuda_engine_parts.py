@@ -1,4 +1,4 @@
-"""Parts of the GPU engine that need no kernel: graphs by batch size, turns of streams, constants."""
+"""Parts of the GPU engine that need no kernel: graphs by batch size, order of streams, constants."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from onebit.program import Constant, DType, Node, Program, TensorType
-from onebit.runtime.cuda import replay
-from onebit.runtime.cuda.elementwise import Code, Mode, step_of
-from onebit.runtime.cuda.floats import FloatConv, FloatGemm, full_precision
-from onebit.runtime.cuda.moves import is_alias
-from onebit.runtime.cuda.replay import MOST_GRAPHS, MOST_SAMPLES, Replays, Turns
+from onebit.runtime.cuda.engine import graph_replay
+from onebit.runtime.cuda.engine.graph_replay import MAX_GRAPHS, MAX_SAMPLES, GraphReplay
+from onebit.runtime.cuda.engine.stream_order import StreamOrder
+from onebit.runtime.cuda.kernels.elementwise import Code, OperandMode, step_of
+from onebit.runtime.cuda.kernels.float_products import FloatConv, FloatGemm, full_precision
+from onebit.runtime.cuda.kernels.layout_ops import is_alias
 
 GPU = SimpleNamespace(torch_device=torch.device("cuda"))
 CPU = SimpleNamespace(torch_device=torch.device("cpu"))
@@ -37,54 +38,61 @@ class FakeGraph:
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     FakeGraph.made = []
-    monkeypatch.setattr(replay, "_Graph", FakeGraph)
+    monkeypatch.setattr(graph_replay, "_CapturedGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return FakeGraph.made
 
 
-def _run(replays: Replays, batch: int) -> bool:
+def _run(replay: GraphReplay, batch: int) -> bool:
     """Run a batch as an engine does; whether it was replayed."""
-    if not replays.wants(batch):
+    if not replay.wants(batch):
         return False
     x = [torch.zeros(batch)]
-    replays.run(batch, x, x, torch.zeros(1), lambda *_: None, lambda: None)
+    replay.run(batch, x, x, torch.zeros(1), lambda *_: None, lambda: None)
     return True
 
 
 def test_a_batch_size_is_replayed_from_its_second_run_on(graphs: list[int]) -> None:
-    replays = Replays(GPU)
-    assert [_run(replays, batch) for batch in (1, 1, 2, 1, 2, 2)] == [False, True, False, True, True, True]
+    replay = GraphReplay(GPU)
+    assert [_run(replay, batch) for batch in (1, 1, 2, 1, 2, 2)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert graphs == [1, 2]
 
 
 def test_large_batches_and_the_cpu_are_never_replayed(graphs: list[int]) -> None:
-    assert not any(_run(Replays(GPU), MOST_SAMPLES + 1) for _ in range(3))
-    replays = Replays(CPU)
-    assert not any(_run(replays, 1) for _ in range(3))
+    assert not any(_run(GraphReplay(GPU), MAX_SAMPLES + 1) for _ in range(3))
+    replay = GraphReplay(CPU)
+    assert not any(_run(replay, 1) for _ in range(3))
     assert graphs == []
 
 
 def test_the_graph_used_least_recently_is_dropped(graphs: list[int]) -> None:
-    replays = Replays(GPU)
-    sizes = range(1, MOST_GRAPHS + 2)
+    replay = GraphReplay(GPU)
+    sizes = range(1, MAX_GRAPHS + 2)
     for batch in sizes:
-        _run(replays, batch)
-        _run(replays, batch)
+        _run(replay, batch)
+        _run(replay, batch)
     assert graphs == list(sizes)
-    _run(replays, 2)
+    _run(replay, 2)
     assert graphs == list(sizes), "2 was still there"
-    _run(replays, 1)
+    _run(replay, 1)
     assert graphs == [*sizes, 1]
 
 
 def test_within_the_users_capture_nothing_is_replayed(
     graphs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replays = Replays(GPU)
-    _run(replays, 1)
+    replay = GraphReplay(GPU)
+    _run(replay, 1)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert replays.capturing()
-    assert not _run(replays, 1)
+    assert replay.capturing()
+    assert not _run(replay, 1)
 
 
 class FakeStream:
@@ -112,30 +120,30 @@ def test_a_run_on_another_stream_waits_for_the_one_before(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    turns = Turns(GPU)
+    order = StreamOrder(GPU)
     for stream in (first, first, second, second, first):
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _, now=stream: now)
-        with turns.take(None):
+        with order.enter(None):
             pass
     assert log == ["second waits for first", "first waits for second"]
-    turns.finish()
+    order.finish()
     assert FakeEvent.waited_for == "first"
 
 
-def test_a_turn_that_fails_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has launched before works in the same memory."""
     log: list[str] = []
     first, second = FakeStream("first", log), FakeStream("second", log)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    turns = Turns(GPU)
-    turns.finish()  # nothing has run
+    order = StreamOrder(GPU)
+    order.finish()  # nothing has run
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: first)
-    with pytest.raises(ZeroDivisionError), turns.take(None):
+    with pytest.raises(ZeroDivisionError), order.enter(None):
         raise ZeroDivisionError
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: second)
-    with turns.take(None):
+    with order.enter(None):
         pass
     assert log == ["second waits for first"]
 
@@ -184,14 +192,14 @@ def test_float_products_ask_for_full_precision_and_put_settings_back(monkeypatch
 @pytest.mark.parametrize(
     ("shape", "mode"),
     [
-        ((), Mode.NUMBER),
-        ((1, 1), Mode.NUMBER),
-        ((5,), Mode.CHANNEL),
-        ((1, 1, 5), Mode.CHANNEL),
-        ((3, 1), Mode.SAMPLE),
+        ((), OperandMode.NUMBER),
+        ((1, 1), OperandMode.NUMBER),
+        ((5,), OperandMode.CHANNEL),
+        ((1, 1, 5), OperandMode.CHANNEL),
+        ((3, 1), OperandMode.SAMPLE),
     ],
 )
-def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: Mode) -> None:
+def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: OperandMode) -> None:
     c = Constant(TensorType(DType.F32, shape), np.zeros(shape, np.float32))
     image = TensorType(DType.F32, (2, 3, 5))
     program = Program(("x",), ("y",), (), {"c": c}, {"x": image, "y": image})
@@ -200,7 +208,7 @@ def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: Mode
         assert step is not None
         assert (step.code, step.mode) == (code, mode)
         assert step.a is not None
-        assert step.a.size == {Mode.NUMBER: 1, Mode.CHANNEL: 5, Mode.SAMPLE: 30}[mode]
+        assert step.a.size == {OperandMode.NUMBER: 1, OperandMode.CHANNEL: 5, OperandMode.SAMPLE: 30}[mode]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice
 from onebit.program import Constant, Node, Program, execute, verify
-from onebit.runtime.cuda.engine import CudaEngine
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from program_samples import bits, bits_constant, constant, f32, feed, i32, signs
 from support import require
 

@@ -1,17 +1,17 @@
 /* Binary matrix product of few rows, for any GPU: a small batch, where reading the weights is the work.
  *
  * out = epilogue(A · Bᵀ), A bits [rows, K], B bits [columns, K] (bits.cuh, epilogue.cuh), row_bytes a row of
- * both; rows <= MOST_ROWS. popc(a) is counted on the way, so no row sums are needed.
+ * both; rows <= MAX_ROWS. popc(a) is counted on the way, so no row sums are needed.
  *
  * Macros
  *   EPILOGUE   0, 1, 2 (epilogue.cuh)
- *   MOST_ROWS  1, 2, 4, 8, 16
+ *   MAX_ROWS  1, 2, 4, 8, 16
  *
  * Launch: a block for 32 columns of the output, for EPILOGUE 2 up to a multiple of 128 columns (the padding
- * of a row); 256 threads, shared memory 128·MOST_ROWS bytes.
+ * of a row); 256 threads, shared memory 128·MAX_ROWS bytes.
  *
  * A warp computes 4 columns. Its lanes take neighbouring chunks of 16 bytes of K, so each row of weights is
- * read once, in loads of 512 bytes, four at a time; the rows of A come from L1. Then the lanes' 4·MOST_ROWS
+ * read once, in loads of 512 bytes, four at a time; the rows of A come from L1. Then the lanes' 4·MAX_ROWS
  * partial sums are added up across the warp, and put down in shared memory, where a row's 32 columns find
  * together. */
 #include "cuda/base/epilogue.cuh"
@@ -29,12 +29,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
                          const int *__restrict__ column, const void *__restrict__ more,
                          void *__restrict__ out, int *__restrict__ out_sums, int rows, int columns,
                          int row_bytes) {
-    int *const table = reinterpret_cast<int *>(dynamic_shared()); /* [MOST_ROWS][BLOCK_COLUMNS] */
+    int *const table = reinterpret_cast<int *>(dynamic_shared()); /* [MAX_ROWS][BLOCK_COLUMNS] */
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int block_column = static_cast<int>(blockIdx.x) * BLOCK_COLUMNS;
     const int first_column = block_column + warp * WARP_COLUMNS;
     const int row_chunks = row_bytes / 16;
-    int v[MOST_ROWS * WARP_COLUMNS] = {};
+    int v[MAX_ROWS * WARP_COLUMNS] = {};
     for (int chunk = lane_id(); chunk < row_chunks; chunk += 32) {
         uint4 w[WARP_COLUMNS];
 #pragma unroll
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
                 w[c] = __ldg(b + static_cast<u64>(first_column + c) * row_chunks + chunk);
         }
 #pragma unroll
-        for (int r = 0; r < MOST_ROWS; r++) {
+        for (int r = 0; r < MAX_ROWS; r++) {
             if (r < rows) {
                 const uint4 x = __ldg(a + static_cast<u64>(r) * row_chunks + chunk);
                 const int row_term = 2 * popcount(x);
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
             }
         }
     }
-    using Totals = WarpTotals<MOST_ROWS * WARP_COLUMNS>;
+    using Totals = WarpTotals<MAX_ROWS * WARP_COLUMNS>;
     Totals::sum(v);
     if (lane_id() % Totals::LANES_A_VALUE == 0) {
 #pragma unroll

@@ -17,14 +17,14 @@ from onebit.ops.products import Constants, Run
 from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
 if TYPE_CHECKING:
-    from onebit.runtime.cuda.device import Device
+    from onebit.runtime.cuda.device.interface import Device
 
 _PACKED_BY_KERNEL = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 
 def device_of(tensor: Tensor) -> Device:
     """The GPU that a tensor is on. EngineError, saying what to do, if onebit cannot use it."""
-    from onebit.runtime.cuda.driver import cuda_device
+    from onebit.runtime.cuda.device.driver import cuda_device
 
     return cuda_device(tensor.device)
 
@@ -34,7 +34,7 @@ def pack_bits(x: Tensor) -> Tensor:
     result = packed_result(x)
     if x.numel() == 0 or x.dtype not in _PACKED_BY_KERNEL:
         return plain.pack_bits(x)
-    from onebit.runtime.cuda.operators import pack_signs
+    from onebit.runtime.cuda.engine.packed_products import pack_signs
 
     return pack_signs(device_of(x), x.detach()).view(result.shape)
 
@@ -43,7 +43,7 @@ def prepare(
     shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
 ) -> Run:
     """A product of the device's kernels; see products.Backend."""
-    from onebit.runtime.cuda.operators import DeviceProduct
+    from onebit.runtime.cuda.engine.packed_products import DeviceProduct
 
     device = device_of(constants.weights)
     given = {name: t for name, t in constants._asdict().items() if t is not None}

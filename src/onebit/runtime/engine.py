@@ -1,4 +1,4 @@
-"""Engine: a Program on the compiled kernels, and the door to the engine on a GPU."""
+"""Engine: a Program on the compiled kernels, and the way to the engine on a GPU."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ class Engine:
 def _cuda_engine() -> Any:
     """The class of engines on a GPU, which needs PyTorch."""
     try:
-        from onebit.runtime.cuda.engine import CudaEngine
+        from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -1,5 +1,4 @@
-/* Moves of packed bits that cross words. (Moves of whole words, and of other types, are copies that PyTorch
- * makes.)
+/* Layout ops on packed bits, where bits cross words. (Whole words, and other types, are copied by PyTorch.)
  *
  * Each word of the output is made by a warp, a bit a lane: the lane finds where its bit comes from. No
  * macros. Launch: 256 threads, no shared memory, any number of blocks. Range: 32·words of input and output

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onebit.runtime.cuda.catalog import WITH_MMA, Entry
-from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Residual, Threshold
-from onebit.runtime.cuda.packing import row_bytes
+from onebit.runtime.cuda.kernels.entry import WITH_MMA, Entry
+from onebit.runtime.cuda.kernels.epilogue import MACROS, Epilogue, Residual, Threshold
+from onebit.runtime.cuda.kernels.pack import row_bytes
 
 _STEP = 64  # bytes along K of a stage (base/mma_tile.cuh)
 

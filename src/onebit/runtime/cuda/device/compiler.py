@@ -35,7 +35,7 @@ def source_root() -> Path:
 
     It is that of the source tree if the package runs from one, else the copy that the wheel installs.
     """
-    tree = Path(__file__).resolve().parents[4] / "csrc"
+    tree = Path(__file__).resolve().parents[5] / "csrc"
     if (tree / "cuda").is_dir():
         return tree
     packaged = resources.files("onebit").joinpath("csrc")

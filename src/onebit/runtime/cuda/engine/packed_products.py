@@ -17,15 +17,15 @@ from torch.nn import functional as F
 
 from onebit.program import Constant, DType, Node, Program, TensorType, verify
 from onebit.program.tensors import Array
-from onebit.runtime.cuda import packing
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.packing import Bits, empty_bits, row_bytes
-from onebit.runtime.cuda.stages import make_stages
-from onebit.runtime.cuda.values import TORCH_DTYPES, Form, Value
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.engine.stage_builder import make_stages
+from onebit.runtime.cuda.kernels import pack as packing
+from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES, BufferForm, Value
+from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, row_bytes
 from onebit.runtime.errors import EngineError
 from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
-_MOST_ELEMENTS = 2**31 - 1  # kernels count in int32
+_MAX_ELEMENTS = 2**31 - 1  # kernels count in int32
 
 
 def pack_signs(device: Device, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class DeviceProduct:
         self._types = made.types
         self._counted = made.counted
         self._output = program.outputs[0]
-        self._largest = max(Form.of(type_).index for type_ in made.types.values())
+        self._largest = max(BufferForm.of(type_).index for type_ in made.types.values())
 
     def __call__(self, x: torch.Tensor, batch: int) -> torch.Tensor:
         """Run on the current stream.
@@ -79,7 +79,7 @@ class DeviceProduct:
         Returns:
             (batch, n), or (batch, height, width, n): int32, float32, or packed words.
         """
-        if batch * self._largest > _MOST_ELEMENTS:
+        if batch * self._largest > _MAX_ELEMENTS:
             raise EngineError(f"a batch of {batch} has more elements than kernels count; run smaller ones")
         rows, channels = self._shape.rows()
         values: dict[str, Value] = {"x": self._entered(x, batch * rows, channels)}
@@ -102,7 +102,7 @@ class DeviceProduct:
     def _empty(self, name: str, batch: int, counts: bool) -> Value:
         type_ = self._types[name]
         if type_.dtype is DType.BITS:
-            form = Form.of(type_)
+            form = BufferForm.of(type_)
             sums = counts and name in self._counted
             return empty_bits(self._device, batch * form.rows, form.channels, sums=sums)
         dtype = TORCH_DTYPES[type_.dtype]

@@ -15,19 +15,21 @@ from onebit.program import DType, Program
 from onebit.program.arena import Access, ArenaLayout, lay_out, lifetimes
 from onebit.program.float_environment import default_float_environment
 from onebit.runtime.builder import OpRecord
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.doors import Arrival, accept, aligned, needs_look, refuse
-from onebit.runtime.cuda.driver import cuda_device
-from onebit.runtime.cuda.elementwise import find_nan, pack
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.replay import Replays, Turns
-from onebit.runtime.cuda.stages import Stage, Stages, make_stages
-from onebit.runtime.cuda.values import ALIGNMENT, TORCH_DTYPES, Form, Value
+from onebit.runtime.cuda.device.driver import cuda_device
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.engine.graph_replay import GraphReplay
+from onebit.runtime.cuda.engine.io_checks import CheckedInputs, aligned, check_batch, needs_look, refuse
+from onebit.runtime.cuda.engine.stage import Stage, Stages
+from onebit.runtime.cuda.engine.stage_builder import make_stages
+from onebit.runtime.cuda.engine.stream_order import StreamOrder
+from onebit.runtime.cuda.kernels.buffers import ALIGNMENT, TORCH_DTYPES, BufferForm, Value
+from onebit.runtime.cuda.kernels.elementwise import find_nan, pack
+from onebit.runtime.cuda.kernels.pack import Bits
 from onebit.runtime.engine import Engine, Memory, check_max_memory, signature_of, verified
 from onebit.runtime.errors import EngineError
 
-_MOST_INDEX = 2**31 - 1  # of an element of a value within a pass: kernels count in int32
-_FRAMES = 8  # batch sizes whose views of the arena are kept
+_MAX_INDEX = 2**31 - 1  # of an element of a value within a pass: kernels count in int32
+_MAX_VIEWS = 8  # batch sizes whose views of the arena are kept
 
 
 class CudaEngine(Engine):
@@ -61,7 +63,7 @@ class CudaEngine(Engine):
         self._stages = stages
         self._limit = limit
         self._trust_inputs = trust_inputs
-        self._forms = {name: Form.of(type_) for name, type_ in stages.types.items()}
+        self._forms = {name: BufferForm.of(type_) for name, type_ in stages.types.items()}
         products = [stage.macs > 0 for stage in stages.stages]
         sizes = [stage.run.nbytes for stage in stages.stages]
         self._weights = sum(size for size, product in zip(sizes, products, strict=True) if product)
@@ -72,9 +74,9 @@ class CudaEngine(Engine):
         self._chunk = self._largest_chunk()
         self._arena: torch.Tensor | None = None
         self._captured: list[torch.Tensor] = []  # arenas that graphs of the user's own work in
-        self._frames: OrderedDict[int, dict[str, Value]] = OrderedDict()
-        self._replays = Replays(device)
-        self._turns = Turns(device)
+        self._views: OrderedDict[int, dict[str, Value]] = OrderedDict()
+        self._graphs = GraphReplay(device)
+        self._order = StreamOrder(device)
         self._lock = threading.Lock()
         self._closed = False
         self.ops = tuple(
@@ -117,25 +119,25 @@ class CudaEngine(Engine):
                 f"more than max_memory={self._limit:,}"
             )
         largest = max((form.index for form in self._forms.values()), default=1)
-        if largest > _MOST_INDEX:
+        if largest > _MAX_INDEX:
             raise EngineError(
                 f"a value of {largest:,} elements a sample: the GPU's kernels count to 2^31 - 1"
             )
-        chunk = min(free // per_sample if per_sample else _MOST_INDEX, _MOST_INDEX // largest)
+        chunk = min(free // per_sample if per_sample else _MAX_INDEX, _MAX_INDEX // largest)
         return chunk if chunk < 16 else chunk // 16 * 16
 
-    def _frame(self, batch: int) -> dict[str, Value]:
+    def _values_in_arena(self, batch: int) -> dict[str, Value]:
         """The arena's values for a batch size."""
-        frame = self._frames.get(batch)
-        if frame is not None:
-            self._frames.move_to_end(batch)
-            return frame
+        views = self._views.get(batch)
+        if views is not None:
+            self._views.move_to_end(batch)
+            return views
         needed = batch * self._layout.nbytes
         if self._arena is None or self._arena.numel() < needed:
-            self._frames.clear()  # they are views of the old arena
+            self._views.clear()  # they are views of the old arena
             self._arena = None
             self._arena = torch.empty(max(needed, 1), dtype=torch.uint8, device=self._device.torch_device)
-        frame = {}
+        views = {}
         for name, offset in self._layout.offsets.items():
             form = self._forms[name]
             value = form.view(self._arena[offset * batch :], batch)
@@ -143,24 +145,24 @@ class CudaEngine(Engine):
                 begin = offset * batch + form.nbytes * batch
                 sums = self._arena[begin : begin + 4 * form.rows * batch].view(torch.int32)
                 value = Bits(value.data, value.count, sums)
-            frame[name] = value
-        self._frames[batch] = frame
-        while len(self._frames) > _FRAMES:
-            self._frames.popitem(last=False)
-        return frame
+            views[name] = value
+        self._views[batch] = views
+        while len(self._views) > _MAX_VIEWS:
+            self._views.popitem(last=False)
+        return views
 
     # ---- running --------------------------------------------------------------------------------------
 
     def __call__(self, *inputs: Any) -> Any:
         """Run a batch on the current stream; see `onebit.Engine`. Tensors come back once all is launched."""
-        arrival = accept(self._signature, inputs, self._device)
+        checked = check_batch(self._signature, inputs, self._device)
         with self._lock, _memory_errors(), _plain_tensors():
             if self._closed:
                 raise EngineError("this engine is closed")
-            outputs = [self._empty(name, arrival.batch) for name in self._stages.results]
-            if arrival.batch:
-                self._compute(arrival, outputs)
-        results = [x.cpu().numpy() for x in outputs] if arrival.numpy else outputs
+            outputs = [self._empty(name, checked.batch) for name in self._stages.results]
+            if checked.batch:
+                self._compute(checked, outputs)
+        results = [x.cpu().numpy() for x in outputs] if checked.numpy else outputs
         return results[0] if len(results) == 1 else tuple(results)
 
     def _empty(self, name: str, batch: int) -> torch.Tensor:
@@ -168,24 +170,24 @@ class CudaEngine(Engine):
         dtype = TORCH_DTYPES[type_.dtype]
         return torch.empty((batch, *type_.shape), dtype=dtype, device=self._device.torch_device)
 
-    def _compute(self, arrival: Arrival, outputs: list[torch.Tensor]) -> None:
-        look = not (arrival.trusted or self._trust_inputs)
+    def _compute(self, checked: CheckedInputs, outputs: list[torch.Tensor]) -> None:
+        look = not (checked.trusted or self._trust_inputs)
         look = look and any(needs_look(self._signature, name) for name in self._signature.inputs)
-        if look and self._replays.capturing():
+        if look and self._graphs.capturing():
             raise EngineError(
                 "a CUDA graph is being captured, so inputs cannot be checked for NaN or other than ±1: "
                 "build the engine with trust_inputs=True"
             )
         wrong = torch.zeros(1, dtype=torch.int32, device=self._device.torch_device)
-        with self._turns.take(self._arena):
-            if arrival.batch <= self._chunk and self._replays.wants(arrival.batch):
-                self._replays.run(arrival.batch, arrival.tensors, outputs, wrong, self._pass, self._arena_of)
+        with self._order.enter(self._arena):
+            if checked.batch <= self._chunk and self._graphs.wants(checked.batch):
+                self._graphs.run(checked.batch, checked.tensors, outputs, wrong, self._pass, self._arena_of)
             else:
-                self._chunks(arrival, outputs, wrong)
-        if self._arena is not None and self._replays.capturing():
+                self._chunks(checked, outputs, wrong)
+        if self._arena is not None and self._graphs.capturing():
             self._keep(self._arena)
         if look and int(wrong.item()):
-            refuse(self._signature, arrival.tensors)
+            refuse(self._signature, checked.tensors)
 
     def _keep(self, arena: torch.Tensor) -> None:
         """Hold an arena until the engine is closed: a captured graph works in it each time it is replayed."""
@@ -195,10 +197,10 @@ class CudaEngine(Engine):
     def _arena_of(self) -> torch.Tensor | None:
         return self._arena
 
-    def _chunks(self, arrival: Arrival, outputs: list[torch.Tensor], wrong: torch.Tensor) -> None:
-        for begin in range(0, arrival.batch, self._chunk):
-            end = min(begin + self._chunk, arrival.batch)
-            parts = [aligned(x[begin:end]) for x in arrival.tensors]
+    def _chunks(self, checked: CheckedInputs, outputs: list[torch.Tensor], wrong: torch.Tensor) -> None:
+        for begin in range(0, checked.batch, self._chunk):
+            end = min(begin + self._chunk, checked.batch)
+            parts = [aligned(x[begin:end]) for x in checked.tensors]
             targets = [y[begin:end] for y in outputs]
             direct = [y if y.data_ptr() % 16 == 0 else torch.empty_like(y) for y in targets]
             self._pass(parts, direct, wrong)
@@ -222,7 +224,7 @@ class CudaEngine(Engine):
 
     def _enter(self, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> dict[str, Value]:
         """The values before the first stage: the arena's, and the inputs, looked through and packed."""
-        values = dict(self._frame(len(inputs[0])))
+        values = dict(self._values_in_arena(len(inputs[0])))
         for name, x in zip(self._signature.inputs, inputs, strict=True):
             if self._is_bits(name):
                 packed = values[name]
@@ -244,23 +246,23 @@ class CudaEngine(Engine):
         """Run a batch `repeats` times: for each run the seconds of each of `ops`, by CUDA events."""
         if type(repeats) is not int or repeats < 1:
             raise EngineError(f"repeats is {repeats!r}; it must be an int, 1 or more")
-        arrival = accept(self._signature, inputs, self._device)
-        if not 0 < arrival.batch <= self._chunk:
-            raise EngineError(f"a batch of {arrival.batch} cannot be timed; give 1 to {self._chunk} samples")
-        outputs = [self._empty(name, arrival.batch) for name in self._stages.results]
+        checked = check_batch(self._signature, inputs, self._device)
+        if not 0 < checked.batch <= self._chunk:
+            raise EngineError(f"a batch of {checked.batch} cannot be timed; give 1 to {self._chunk} samples")
+        outputs = [self._empty(name, checked.batch) for name in self._stages.results]
         wrong = torch.zeros(1, dtype=torch.int32, device=self._device.torch_device)
         runs = []
-        with self._lock, _memory_errors(), _plain_tensors(), self._turns.take(self._arena):
+        with self._lock, _memory_errors(), _plain_tensors(), self._order.enter(self._arena):
             if self._closed:
                 raise EngineError("this engine is closed")
             for _ in range(repeats):
-                values = self._enter(arrival.tensors, wrong)
+                values = self._enter(checked.tensors, wrong)
                 values.update(zip(self._stages.results, outputs, strict=True))
-                marks = [self._turns.mark()]
+                marks = [self._order.mark()]
                 for stage in self._stages.stages:
-                    self._launch(stage, values, arrival.batch)
-                    marks.append(self._turns.mark())
-                runs.append(self._turns.seconds(marks))
+                    self._launch(stage, values, checked.batch)
+                    marks.append(self._order.mark())
+                runs.append(self._order.seconds(marks))
         return runs
 
     def profile(self, *inputs: Any, repeats: int = 10) -> NoReturn:
@@ -292,11 +294,11 @@ class CudaEngine(Engine):
         """Give back memory once what has been launched is done with it. A second close does nothing."""
         with self._lock:
             self._closed = True
-            self._turns.finish()
+            self._order.finish()
             self._arena = None
             self._captured.clear()
-            self._frames.clear()
-            self._replays.clear()
+            self._views.clear()
+            self._graphs.clear()
             self._stages = Stages()
 
     def __repr__(self) -> str:

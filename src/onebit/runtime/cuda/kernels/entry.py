@@ -1,9 +1,4 @@
-"""The catalog: every kernel, with its macros, that the host code can ask a device for.
-
-Each family lists its variants once, next to the code that chooses among them; `entries` puts the lists
-together, and CI compiles all of it for every target. A device that is given `file`, `name` and `defines` of
-an entry and nothing else can thus never meet a kernel that was not compiled before.
-"""
+"""One kernel with its macros, as host code asks a device for it, and the targets that it is compiled for."""
 
 from __future__ import annotations
 
@@ -31,20 +26,3 @@ class Entry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "defines", MappingProxyType(dict(self.defines)))
-
-
-def entries() -> tuple[Entry, ...]:
-    """All kernels of all families."""
-    # Each imports Entry from here.
-    from onebit.runtime.cuda import (
-        binary_conv,
-        binary_gemm,
-        elementwise,
-        first_layer,
-        moves,
-        packing,
-        windows,
-    )
-
-    families = (packing, binary_gemm, binary_conv, first_layer, elementwise, windows, moves)
-    return tuple(entry for family in families for entry in family.ENTRIES)

@@ -1,4 +1,4 @@
-"""From a Program to the stages of an engine: each is one op of a run, with its constants on the device.
+"""From a Program to the stages of an engine.
 
 `program.fusion` has fused products with what follows them; here further elementwise ops become chains, one
 kernel each, and each product gets its kernel family. Values that a Program lacks (sums before an epilogue of
@@ -9,75 +9,33 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import cast
 
 from onebit.program import OPS, DType, Node, Program, TensorType
 from onebit.program.fusion import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, fuse
 from onebit.program.ops import Call
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.elementwise import (
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.engine.kernel_choice import make_product, make_residual
+from onebit.runtime.cuda.engine.residual_fusion import find_sum
+from onebit.runtime.cuda.engine.stage import Stage, StageRun, Stages
+from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, tensor_of
+from onebit.runtime.cuda.kernels.elementwise import (
     CHAIN_OPS,
     MAX_STEPS,
-    Chain,
     ChainStep,
     Code,
-    Mode,
-    Threshold,
+    ElementwiseChain,
+    OperandMode,
+    ThresholdOp,
     main_input,
     step_of,
     unpack,
 )
-from onebit.runtime.cuda.moves import Concat, Copy, Permute, ReshapeBits, is_alias
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.products import make_product, make_residual
-from onebit.runtime.cuda.residual import find_sum
-from onebit.runtime.cuda.values import Form, Value, tensor_of
-from onebit.runtime.cuda.windows import ChannelMean, Pool
+from onebit.runtime.cuda.kernels.layout_ops import Concat, Copy, Permute, ReshapeBits, is_alias
+from onebit.runtime.cuda.kernels.pack import Bits
+from onebit.runtime.cuda.kernels.pool import ChannelMean, Pool
 from onebit.runtime.errors import EngineError
-
-
-class Run(Protocol):
-    """What a stage does, on torch's current stream."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device that it keeps."""
-
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
-        """Compute `outs` from `inputs`, which do not overlap them."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One op of a run."""
-
-    op: str  # the ops of the Program that it does, e.g. "binary_gemm+threshold"
-    layer: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    run: Run
-    macs: int = 0  # of one sample
-    counts: bool = False  # it fills the sums of its bits output
-
-
-@dataclass
-class Stages:
-    """All stages in order, and what they work on.
-
-    Attributes:
-        stages: in the order of a run.
-        types: the type of each value, also of those that the Program lacks.
-        aliases: value → the value whose memory it is, in another shape.
-        results: the value that is handed to the user, for each output of the Program.
-        counted: bits values whose sums some stage reads.
-    """
-
-    stages: list[Stage] = field(default_factory=list)
-    types: dict[str, TensorType] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    results: list[str] = field(default_factory=list)
-    counted: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -153,7 +111,7 @@ class _Builder:
         nodes: Sequence[Node],
         inputs: Sequence[str],
         outputs: Sequence[str],
-        run: Run,
+        run: StageRun,
         counts: bool = False,
     ) -> None:
         layer = next((node.layer for node in nodes if node.layer), "")
@@ -173,11 +131,11 @@ class _Builder:
             values = [name for name in node.inputs if name not in self.program.constants]
             self._place(position, step.nodes, values, (node.output,), self._single(step, node))
 
-    def _single(self, step: Step, node: Node) -> Run:
+    def _single(self, step: Step, node: Node) -> StageRun:
         """A node that stands alone."""
         x, out = self._type(node.inputs[0]), self._type(node.output)
         if node.op == "threshold" and step.threshold is not None and step.flip is not None:
-            return Threshold(self.device, step.threshold, step.flip)
+            return ThresholdOp(self.device, step.threshold, step.flip)
         if node.op in ("max_pool2d", "avg_pool2d"):
             return Pool(self.device, node, x, out, step.flip)
         if node.op == "channel_mean":
@@ -210,10 +168,10 @@ class _Builder:
         self.made.types[raw] = TensorType(sums, out.shape)
         self._place(position, (node,), (x,), (raw,), product.run)
         if step.epilogue == "bits" and step.threshold is not None and step.flip is not None:
-            run = Threshold(self.device, step.threshold, step.flip)
+            run = ThresholdOp(self.device, step.threshold, step.flip)
             self._place(position, step.nodes[1:], (raw,), (step.output,), run)
             return
-        fma = ChainStep(Code.FMA, Mode.CHANNEL, step.scale, step.bias)
+        fma = ChainStep(Code.FMA, OperandMode.CHANNEL, step.scale, step.bias)
         self.open[step.output] = _OpenChain(raw, [fma], list(step.nodes[1:]), step.output, position)
 
     def _residual_block(self, step: Step) -> bool:
@@ -264,7 +222,7 @@ class _Builder:
         source, out = self._type(chain.source).dtype, self._type(chain.output)
         floats = out.dtype is DType.F32
         bits = bool(chain.signs) or not floats
-        run = Chain(self.device, source, chain.steps, out.shape, floats=floats, bits=bits)
+        run = ElementwiseChain(self.device, source, chain.steps, out.shape, floats=floats, bits=bits)
         outputs = (chain.output, chain.signs) if chain.signs else (chain.output,)
         self._place(chain.position, chain.nodes, (chain.source, *values), outputs, run)
 
@@ -279,7 +237,7 @@ class _Builder:
             result = f"\0{name} for the user"
             bits = type_.dtype is DType.BITS
             self.made.types[result] = TensorType(DType.I8, type_.shape) if bits else type_
-            run = _Unpack(self.device) if bits else Copy(Form.of(type_))
+            run = _Unpack(self.device) if bits else Copy(BufferForm.of(type_))
             self.made.stages.append(Stage("unpack" if bits else "copy", "", (name,), (result,), run))
             self.made.results.append(result)
 

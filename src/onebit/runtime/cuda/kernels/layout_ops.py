@@ -1,4 +1,4 @@
-"""Ops that move elements: copies by PyTorch, and kernels (csrc/cuda/moves) where bits cross words."""
+"""Layout ops: copies by PyTorch, and kernels (csrc/cuda/layout_ops) where bits cross words."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from onebit.program import DType, TensorType
-from onebit.runtime.cuda.catalog import Entry
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.values import Form, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.pack import Bits
 
-_RESHAPE, _PERMUTE, _PLACE = (Entry("moves/bits.cu", name, {}) for name in ("reshape", "permute", "place"))
+_RESHAPE, _PERMUTE, _PLACE = (
+    Entry("layout_ops/bits.cu", name, {}) for name in ("reshape", "permute", "place")
+)
 ENTRIES = (_RESHAPE, _PERMUTE, _PLACE)
 
 
@@ -108,7 +110,7 @@ class Copy:
 
     nbytes = 0
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: BufferForm) -> None:
         self._form = form
 
     def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:

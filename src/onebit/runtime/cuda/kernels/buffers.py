@@ -13,14 +13,14 @@ import torch
 
 from onebit.program import DType, TensorType
 from onebit.program.tensors import Array
-from onebit.runtime.cuda.catalog import Entry
-from onebit.runtime.cuda.device import Argument, Device
-from onebit.runtime.cuda.packing import Bits, row_bytes
+from onebit.runtime.cuda.device.interface import Argument, Device
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.pack import Bits, row_bytes
 
 Value = torch.Tensor | Bits
 
 TORCH_DTYPES = {
-    DType.BITS: torch.int8,  # at the door: ±1, a byte each
+    DType.BITS: torch.int8,  # in and out of an engine: ±1, a byte each
     DType.U8: torch.uint8,
     DType.I8: torch.int8,
     DType.I32: torch.int32,
@@ -32,7 +32,7 @@ _BLOCKS_A_MULTIPROCESSOR = 16
 
 
 @dataclass(frozen=True)
-class Form:
+class BufferForm:
     """Sizes of a value of one sample on a device.
 
     Attributes:
@@ -50,7 +50,7 @@ class Form:
     index: int
 
     @classmethod
-    def of(cls, type_: TensorType) -> Form:
+    def of(cls, type_: TensorType) -> BufferForm:
         """The form of a type."""
         rows, channels = (prod(type_.shape[:-1]), type_.shape[-1]) if type_.shape else (1, 1)
         if type_.dtype is DType.BITS:

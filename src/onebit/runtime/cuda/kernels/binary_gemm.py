@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onebit.runtime.cuda.catalog import TARGETS, WITH_MMA, WITH_WGMMA, WITHOUT_MMA, Entry
-from onebit.runtime.cuda.device import Argument, Device
-from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Raw, Threshold, constants
-from onebit.runtime.cuda.packing import Bits, count_ones, empty_bits, pad_words, row_bytes
+from onebit.runtime.cuda.device.interface import Argument, Device
+from onebit.runtime.cuda.kernels.entry import TARGETS, WITH_MMA, WITH_WGMMA, WITHOUT_MMA, Entry
+from onebit.runtime.cuda.kernels.epilogue import MACROS, Epilogue, Raw, Threshold, constants
+from onebit.runtime.cuda.kernels.pack import Bits, count_ones, empty_bits, pad_words, row_bytes
 from onebit.runtime.errors import EngineError
 
-MOST_BITS = 2**29 - 1  # 4·popc fits int32
+MAX_BITS = 2**29 - 1  # 4·popc fits int32
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)  # of each byte
 _FEW_ROWS = (1, 4, 16)  # the variants of few_rows
 _FEW_ROWS_BESIDE_MMA = 8  # tensor cores are the faster from here on
@@ -111,7 +111,7 @@ MMA = (
 )
 POPC = Variant("popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, blocks=3)
 FEW_ROWS = tuple(
-    Variant("few_rows", (("MOST_ROWS", most),), TARGETS, 256, 128 * most, most, 32) for most in _FEW_ROWS
+    Variant("few_rows", (("MAX_ROWS", rows),), TARGETS, 256, 128 * rows, rows, 32) for rows in _FEW_ROWS
 )
 ENTRIES = tuple(
     variant.entry(epilogue) for variant in (*WGMMA, *MMA, POPC, *FEW_ROWS) for epilogue in MACROS.values()
@@ -162,7 +162,7 @@ class BinaryGemm:
             EngineError: count beyond that.
             ValueError: shapes that do not fit.
         """
-        if not 1 <= count <= MOST_BITS:
+        if not 1 <= count <= MAX_BITS:
             raise EngineError(
                 f"a binary product over K = {count} elements: the GPU's kernels take 1 to 2^29 - 1"
             )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onebit.runtime.cuda.catalog import Entry
-from onebit.runtime.cuda.device import Device
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.entry import Entry
 
 _TYPES = {
     torch.float32: 0,

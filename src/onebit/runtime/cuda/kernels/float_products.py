@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from onebit.program import Node, Program
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.values import Value, put, tensor_of
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.buffers import Value, put, tensor_of
 
 
 @contextmanager

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import Spy
 from onebit.program import Program, execute, verify
-from onebit.runtime.cuda import first_layer
-from onebit.runtime.cuda.catalog import Entry, entries
-from onebit.runtime.cuda.device import target
-from onebit.runtime.cuda.engine import CudaEngine
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, ScaleBias, Threshold
-from onebit.runtime.cuda.first_layer import CONV, DP4A, GEMM, ByteConv, ByteGemm, covers
-from onebit.runtime.cuda.packing import Bits, empty_bits, row_bytes
-from onebit.runtime.cuda.tiles import Tile
-from onebit.runtime.cuda.windows import Geometry
+from onebit.runtime.cuda.device.interface import target
+from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
+from onebit.runtime.cuda.kernels import u8_conv
+from onebit.runtime.cuda.kernels.catalog import entries
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold
+from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, row_bytes
+from onebit.runtime.cuda.kernels.tiles import Tile
+from onebit.runtime.cuda.kernels.u8_conv import CONV, DP4A, GEMM, U8Conv, U8Gemm, covers
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 from program_samples import bits_constant, i32, one_op, signs, u8
 from support import require
 
@@ -52,13 +53,13 @@ class Case:
         return f"{self.channels}-{self.columns}-{self.kernel[0]}x{self.kernel[1]}-{self.groups}"
 
     @property
-    def geometry(self) -> Geometry:
+    def geometry(self) -> WindowGeometry:
         outs = [
             (size + 2 * self.padding - self.dilation * (kernel - 1) - 1) // self.stride + 1
             for size, kernel in zip(self.image, self.kernel, strict=True)
         ]
         numbers = (self.stride, self.stride, self.dilation, self.dilation, self.padding, self.padding)
-        return Geometry(*self.image, *self.kernel, *numbers, *outs)
+        return WindowGeometry(*self.image, *self.kernel, *numbers, *outs)
 
     def program(self, w: NDArray[np.int8]) -> Program:
         g = self.geometry
@@ -98,7 +99,7 @@ def make_epilogue(kind: str, sums: NDArray[np.int64]) -> Epilogue:
     return Threshold(thresholds.astype(np.int32), bits_constant(signs(rng, columns)).array)
 
 
-def check(device: Spy, product: ByteConv, x: NDArray[np.uint8], sums: NDArray[np.int64], e: Epilogue) -> None:
+def check(device: Spy, product: U8Conv, x: NDArray[np.uint8], sums: NDArray[np.int64], e: Epilogue) -> None:
     """Run a product and compare it with the exact sums and the epilogue's definition."""
     rows, columns = sums.shape
     given = torch.from_numpy(x)
@@ -139,7 +140,7 @@ def run(case: Case, kind: str, device: Spy, tile: Tile | None = None) -> None:
     verify(program)
     sums = execute(program, x)["y"].reshape(-1, case.columns).astype(np.int64)
     epilogue = make_epilogue(kind, sums)
-    product = ByteConv(
+    product = U8Conv(
         device,
         bits_constant(w).array,
         case.channels,
@@ -162,7 +163,7 @@ def run_gemm(rows: int, columns: int, count: int, kind: str, device: Spy, tile: 
     program = one_op("u8_gemm", {"x": u8(count)}, {"w": bits_constant(w)}, i32(columns), **attrs)
     sums = execute(program, x)["y"].astype(np.int64)
     epilogue = make_epilogue(kind, sums)
-    product = ByteGemm(device, bits_constant(w).array, count, **attrs, epilogue=epilogue, tile=tile)
+    product = U8Gemm(device, bits_constant(w).array, count, **attrs, epilogue=epilogue, tile=tile)
     check(device, product, x, sums, epilogue)
 
 
@@ -229,7 +230,7 @@ def test_sums_up_to_the_end_of_int32() -> None:
                 epilogue = Threshold(np.array([threshold], np.int32), np.zeros(1, np.uint32))
                 device = Spy(capability)
                 weights = bits_constant(np.ones((1, 1), np.int8)).array
-                product = ByteGemm(
+                product = U8Gemm(
                     device, weights, 1, multiplier=affine[0], offset=affine[1], epilogue=epilogue
                 )
                 check(device, product, x, sums, epilogue)
@@ -250,14 +251,14 @@ def test_the_engine_takes_the_kernels_and_falls_back() -> None:
 
 def test_an_empty_batch_launches_nothing() -> None:
     device = Spy((8, 0))
-    product = ByteGemm(device, bits_constant(np.ones((3, 20))).array, 20, multiplier=1, offset=0)
+    product = U8Gemm(device, bits_constant(np.ones((3, 20))).array, 20, multiplier=1, offset=0)
     product(torch.empty((0, 20), dtype=torch.uint8), torch.empty((0, 3), dtype=torch.int32))
     assert device.launches == []
 
 
 def test_bad_arguments_are_refused() -> None:
     device = Spy((8, 0))
-    product = ByteGemm(device, bits_constant(np.ones((3, 20))).array, 20, multiplier=1, offset=0)
+    product = U8Gemm(device, bits_constant(np.ones((3, 20))).array, 20, multiplier=1, offset=0)
     x, out = torch.zeros((2, 20), dtype=torch.uint8), torch.empty((2, 3), dtype=torch.int32)
     with pytest.raises(ValueError, match=r"x is torch.int8 of shape \(2, 20\), expected uint8"):
         product(x.to(torch.int8), out)
@@ -272,7 +273,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_every_tile_is_in_the_catalog_once() -> None:
-    listed = [(entry.file, tuple(sorted(entry.defines.items()))) for entry in first_layer.ENTRIES]
+    listed = [(entry.file, tuple(sorted(entry.defines.items()))) for entry in u8_conv.ENTRIES]
     assert len(set(listed)) == len(listed) == 3 * (len(GEMM) + len(CONV) + 1)
     every: tuple[Entry, ...] = entries()
-    assert all(entry in every for entry in first_layer.ENTRIES)
+    assert all(entry in every for entry in u8_conv.ENTRIES)

@@ -1,4 +1,4 @@
-"""Chains of elementwise ops, each one kernel launch; thresholds; packing and unpacking at the door.
+"""Chains of elementwise ops, each one kernel launch; thresholds; packing and unpacking of inputs and outputs.
 
 The kernels are in csrc/cuda/elementwise.
 """
@@ -15,10 +15,10 @@ import torch
 
 from onebit.program import ELEMENTWISE, DType, Node, Program, TensorType
 from onebit.program.tensors import Array
-from onebit.runtime.cuda.catalog import Entry
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.values import Form, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.entry import Entry
+from onebit.runtime.cuda.kernels.pack import Bits
 
 MAX_STEPS = 12  # of a chain; chain.cu has the same number
 CHAIN_OPS = ELEMENTWISE - {"threshold"}
@@ -52,7 +52,7 @@ class Code(IntEnum):
     CLAMP = 10
 
 
-class Mode(IntEnum):
+class OperandMode(IntEnum):
     """Where the operand of an element comes from; the order is that of chain.cu."""
 
     NUMBER = 0
@@ -62,7 +62,7 @@ class Mode(IntEnum):
     ROW = 4
 
 
-class _Step(ctypes.Structure):
+class _StepStruct(ctypes.Structure):
     _fields_ = (
         ("code", ctypes.c_int32),
         ("mode", ctypes.c_int32),
@@ -73,7 +73,7 @@ class _Step(ctypes.Structure):
     )
 
 
-class _Chain(ctypes.Structure):
+class _ChainStruct(ctypes.Structure):
     _fields_ = (
         ("source", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -81,7 +81,7 @@ class _Chain(ctypes.Structure):
         ("sample", ctypes.c_int32),
         ("count", ctypes.c_int32),
         ("unused", ctypes.c_int32),
-        ("step", _Step * MAX_STEPS),
+        ("step", _StepStruct * MAX_STEPS),
     )
 
 
@@ -90,7 +90,7 @@ class ChainStep:
     """One step: constants a and b (of NUMBER arrays of one), or the name of a value that is the operand."""
 
     code: Code
-    mode: Mode = Mode.NUMBER
+    mode: OperandMode = OperandMode.NUMBER
     a: Array | None = None
     b: Array | None = None
     value: str = ""
@@ -125,28 +125,28 @@ def step_of(program: Program, types: Mapping[str, TensorType], node: Node, main:
         low, high = (np.array([node.attrs[name]], _NUMBER) for name in ("min", "max"))
         return ChainStep(Code.CLAMP, a=low, b=high)
     if node.op == "affine":
-        return ChainStep(Code.FMA, Mode.CHANNEL, constants[0], constants[1])
+        return ChainStep(Code.FMA, OperandMode.CHANNEL, constants[0], constants[1])
     if node.op == "prelu":
-        mode = Mode.NUMBER if constants[0].size == 1 else Mode.CHANNEL
+        mode = OperandMode.NUMBER if constants[0].size == 1 else OperandMode.CHANNEL
         return ChainStep(Code.PRELU, mode, constants[0])
     code = _ARITHMETIC[node.op][0 if node.inputs[0] == main else 1]
     if constants:
         return _with_constant(code, constants[0], types[node.output])
     other = node.inputs[1] if node.inputs[0] == main else node.inputs[0]
     same = types[other].shape == types[node.output].shape
-    return ChainStep(code, Mode.ELEMENT if same else Mode.ROW, value=other)
+    return ChainStep(code, OperandMode.ELEMENT if same else OperandMode.ROW, value=other)
 
 
 def _with_constant(code: Code, constant: Array, type_: TensorType) -> ChainStep:
     """A broadcast constant: one number, one a channel, or one an element of a sample."""
     if constant.size == 1:
-        return ChainStep(code, Mode.NUMBER, constant.reshape(1))
+        return ChainStep(code, OperandMode.NUMBER, constant.reshape(1))
     if constant.shape[-1] == constant.size == type_.channels:
-        return ChainStep(code, Mode.CHANNEL, constant.reshape(-1))
-    return ChainStep(code, Mode.SAMPLE, np.broadcast_to(constant, type_.shape))
+        return ChainStep(code, OperandMode.CHANNEL, constant.reshape(-1))
+    return ChainStep(code, OperandMode.SAMPLE, np.broadcast_to(constant, type_.shape))
 
 
-class Chain:
+class ElementwiseChain:
     """A chain ready to run: `inputs` are the source and then the values that steps name, in order.
 
     It makes float32, bits by their signs, or both, in this order.
@@ -162,16 +162,16 @@ class Chain:
         bits: bool,
     ) -> None:
         self._device = device
-        form = Form.of(TensorType(DType.F32, shape))
+        form = BufferForm.of(TensorType(DType.F32, shape))
         self._width = 4 if form.channels % 4 == 0 else 1
         self._goal = _BOTH if floats and bits else _BITS if bits else _FLOATS
         self._constants: list[torch.Tensor] = []  # kept alive: the structure holds their addresses
         self._values = [index for index, step in enumerate(steps) if step.value]
-        self._chain = _Chain(_SOURCES[source], 0, form.channels, form.rows * form.channels, len(steps))
+        self._chain = _ChainStruct(_SOURCES[source], 0, form.channels, form.rows * form.channels, len(steps))
         for index, step in enumerate(steps):
             into = self._chain.step[index]
             into.code, into.mode = step.code, step.mode
-            if step.mode is Mode.NUMBER:
+            if step.mode is OperandMode.NUMBER:
                 into.x = float(step.a[0]) if step.a is not None else 0.0
                 into.y = float(step.b[0]) if step.b is not None else 0.0
             else:
@@ -190,7 +190,7 @@ class Chain:
 
     def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
         """Run on the current stream."""
-        chain = _Chain.from_buffer_copy(self._chain)  # concurrent runs share self
+        chain = _ChainStruct.from_buffer_copy(self._chain)  # concurrent runs share self
         first = outs[0]
         chain.rows = first.rows if isinstance(first, Bits) else first.numel() // chain.channels
         for index, value in zip(self._values, inputs[1:], strict=True):
@@ -204,7 +204,7 @@ class Chain:
         launch_over(self._device, entry, pieces, tensor_of(inputs[0]), *targets, chain)
 
 
-class Threshold:
+class ThresholdOp:
     """The op `threshold` where no product does it: int32 → bits."""
 
     def __init__(self, device: Device, thresholds: Array, flip: Array) -> None:

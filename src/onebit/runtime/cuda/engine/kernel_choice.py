@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 
 from onebit.program import Node, Program, TensorType
 from onebit.program.fusion import INTEGER_PRODUCTS, Step
-from onebit.runtime.cuda import binary_conv, first_layer
-from onebit.runtime.cuda.binary_conv import BinaryConv
-from onebit.runtime.cuda.binary_gemm import MOST_BITS, BinaryGemm
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
-from onebit.runtime.cuda.first_layer import ByteConv, ByteGemm
-from onebit.runtime.cuda.floats import FloatConv, FloatGemm
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.residual import ResidualSum
-from onebit.runtime.cuda.values import Value
-from onebit.runtime.cuda.windows import DirectProduct, Geometry
-
-if TYPE_CHECKING:
-    from onebit.runtime.cuda.stages import Run
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.engine.residual_fusion import ResidualSum
+from onebit.runtime.cuda.engine.stage import StageRun
+from onebit.runtime.cuda.kernels import binary_conv, u8_conv
+from onebit.runtime.cuda.kernels.binary_conv import BinaryConv
+from onebit.runtime.cuda.kernels.binary_gemm import MAX_BITS, BinaryGemm
+from onebit.runtime.cuda.kernels.buffers import Value
+from onebit.runtime.cuda.kernels.direct import DirectProduct
+from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
+from onebit.runtime.cuda.kernels.float_products import FloatConv, FloatGemm
+from onebit.runtime.cuda.kernels.pack import Bits
+from onebit.runtime.cuda.kernels.u8_conv import U8Conv, U8Gemm
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 
 
 @dataclass(frozen=True)
 class ReadyProduct:
     """A product with its weights on the device."""
 
-    run: Run
+    run: StageRun
     fused: bool  # `run` does the whole step; else its output are the raw sums
     reads_sums: bool = False  # it is quicker if the sums of its input's rows are there
     counts: bool = False  # it fills the sums of its output
@@ -70,7 +69,7 @@ class _WithResidual:
 class _OnBytes:
     """A first layer as a stage."""
 
-    def __init__(self, product: ByteConv) -> None:
+    def __init__(self, product: U8Conv) -> None:
         self._product = product
         self.nbytes = product.nbytes
 
@@ -109,7 +108,7 @@ def make_product(
 
 def make_residual(
     device: Device, program: Program, step: Step, x: TensorType, found: ResidualSum
-) -> Run | None:
+) -> StageRun | None:
     """The run of a convolution of bits with the sum after it; None where no kernel does both."""
     node = step.nodes[0]
     if node.op != "binary_conv2d":
@@ -120,24 +119,24 @@ def make_residual(
 
 def _fast(
     device: Device, program: Program, step: Step, x: TensorType, out: TensorType
-) -> BinaryGemm | BinaryConv | ByteConv | None:
+) -> BinaryGemm | BinaryConv | U8Conv | None:
     """The product of integers by a fast kernel with its epilogue, or None where no such kernel takes it."""
     node, epilogue = step.nodes[0], epilogue_of(step)
     if node.op not in INTEGER_PRODUCTS:
         return None
     weights = program.constants[node.inputs[1]].array
     if node.op == "binary_gemm":
-        return BinaryGemm(device, weights, x.channels, epilogue) if x.channels <= MOST_BITS else None
+        return BinaryGemm(device, weights, x.channels, epilogue) if x.channels <= MAX_BITS else None
     if node.op == "u8_gemm":
         multiplier, offset = _int(node, "multiplier"), _int(node, "offset")
-        return ByteGemm(device, weights, x.channels, multiplier=multiplier, offset=offset, epilogue=epilogue)
+        return U8Gemm(device, weights, x.channels, multiplier=multiplier, offset=offset, epilogue=epilogue)
     if node.op == "binary_conv2d":
         return _binary_conv(device, program, node, x, out, epilogue)
-    geometry = Geometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
+    geometry = WindowGeometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
     groups = _int(node, "groups")
-    if not first_layer.covers(geometry, out.channels, groups):
+    if not u8_conv.covers(geometry, out.channels, groups):
         return None
-    return ByteConv(
+    return U8Conv(
         device,
         weights,
         x.channels,
@@ -153,10 +152,10 @@ def _binary_conv(
     device: Device, program: Program, node: Node, x: TensorType, out: TensorType, epilogue: Epilogue
 ) -> BinaryGemm | BinaryConv | None:
     weights = program.constants[node.inputs[1]].array
-    geometry = Geometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
+    geometry = WindowGeometry.of(node, x, out, (weights.shape[1], weights.shape[2]))
     groups = _int(node, "groups")
     pointwise = geometry.is_pointwise and groups == 1 and not isinstance(epilogue, Residual)
-    if pointwise and x.channels <= MOST_BITS:  # each output pixel is the product with one row
+    if pointwise and x.channels <= MAX_BITS:  # each output pixel is the product with one row
         return BinaryGemm(device, weights[:, 0, 0], x.channels, epilogue)
     if not binary_conv.covers(geometry, x.channels, out.channels, groups):
         return None

@@ -11,14 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from onebit.program import unpack_bits
-from onebit.runtime.cuda.binary_gemm import MOST_BITS
-from onebit.runtime.cuda.borders import Borders, is_small
-from onebit.runtime.cuda.catalog import WITHOUT_MMA
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import MACROS, RESIDUAL, Epilogue, Raw, Residual, ScaleBias, Threshold
-from onebit.runtime.cuda.packing import Bits, empty_bits, pad_words, row_bytes
-from onebit.runtime.cuda.tiles import Tile, choose, mma_tile
-from onebit.runtime.cuda.windows import Geometry
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.binary_gemm import MAX_BITS
+from onebit.runtime.cuda.kernels.border_classes import BorderClasses, is_small
+from onebit.runtime.cuda.kernels.entry import WITHOUT_MMA
+from onebit.runtime.cuda.kernels.epilogue import (
+    MACROS,
+    RESIDUAL,
+    Epilogue,
+    Raw,
+    Residual,
+    ScaleBias,
+    Threshold,
+)
+from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, pad_words, row_bytes
+from onebit.runtime.cuda.kernels.tiles import Tile, choose, mma_tile
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 from onebit.runtime.errors import EngineError
 
 # Beside the stages a row of the tile has its popc(a) and the place of its constants, an int32 each.
@@ -39,7 +47,7 @@ ENTRIES = (
 _GROUP_COLUMNS = 64  # a tile's columns are of one group, and the smallest tile has so many
 
 
-def covers(geometry: Geometry, channels: int, columns: int, groups: int) -> bool:
+def covers(geometry: WindowGeometry, channels: int, columns: int, groups: int) -> bool:
     """Whether BinaryConv takes a convolution.
 
     The channels of a group must begin at a chunk of 16 bytes, its columns must fill tiles, the sums must be
@@ -49,7 +57,7 @@ def covers(geometry: Geometry, channels: int, columns: int, groups: int) -> bool
     if groups > 1 and (depth % 128 or columns // groups % _GROUP_COLUMNS):
         return False
     taps = geometry.kernel_h * geometry.kernel_w
-    return taps * row_bytes(depth) * 8 <= MOST_BITS and is_small(geometry, columns)
+    return taps * row_bytes(depth) * 8 <= MAX_BITS and is_small(geometry, columns)
 
 
 class BinaryConv:
@@ -64,7 +72,7 @@ class BinaryConv:
         device: Device,
         weights: NDArray[np.uint32],
         channels: int,
-        geometry: Geometry,
+        geometry: WindowGeometry,
         *,
         groups: int = 1,
         padding_value: int = 0,
@@ -102,7 +110,7 @@ class BinaryConv:
         data = pad_words(weights.reshape(-1, words), depth).reshape(columns, -1)
         self._weights = torch.from_numpy(data).to(device.torch_device)
         tap_ones = unpack_bits(weights, depth).sum(axis=3, dtype=np.int64)
-        borders = Borders.of(geometry, tap_ones)
+        borders = BorderClasses.of(geometry, tap_ones)
         inside = depth * borders.taps_inside[:, None] - 2 * borders.ones_inside
         everywhere = depth * kernel_h * kernel_w - 2 * tap_ones.sum(axis=(1, 2))
         offsets = inside + padding_value * (inside - everywhere)

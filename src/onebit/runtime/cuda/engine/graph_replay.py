@@ -1,4 +1,4 @@
-"""Turns of an engine on a GPU: streams that follow each other, and CUDA graphs for small batches.
+"""CUDA graphs for small batches.
 
 A small network on a small batch takes less time to compute than to launch. A graph launches everything at
 once; it reads and writes fixed memory, so inputs are copied into it and outputs out of it, which is little
@@ -8,28 +8,24 @@ for a small batch. A graph is captured when a batch size comes for the second ti
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
-from time import perf_counter
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
-from onebit.runtime.cuda.device import Device
+from onebit.runtime.cuda.device.interface import Device
 
-MOST_SAMPLES = 64  # of a batch that is replayed
-MOST_GRAPHS = 8  # an engine
+MAX_SAMPLES = 64  # of a batch that is replayed
+MAX_GRAPHS = 8  # an engine
 
 Pass = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], torch.Tensor], None]
 
 
-class Replays:
+class GraphReplay:
     """The graphs of an engine, one a batch size, the least recently used dropped first."""
 
     def __init__(self, device: Device) -> None:
         self._device = device.torch_device
-        self._graphs: OrderedDict[int, _Graph] = OrderedDict()
+        self._graphs: OrderedDict[int, _CapturedGraph] = OrderedDict()
         self._seen: set[int] = set()
 
     def capturing(self) -> bool:
@@ -38,7 +34,7 @@ class Replays:
 
     def wants(self, batch: int) -> bool:
         """Whether a batch of this size is to be replayed; false for the first of its size."""
-        if self._device.type != "cuda" or batch > MOST_SAMPLES or self.capturing():
+        if self._device.type != "cuda" or batch > MAX_SAMPLES or self.capturing():
             return False
         seen = batch in self._seen
         self._seen.add(batch)
@@ -55,8 +51,8 @@ class Replays:
     ) -> None:
         """Do what `run(inputs, outputs, wrong)` does, by a graph. `memory` is what `run` works in."""
         if batch not in self._graphs:
-            self._graphs[batch] = _Graph(inputs, outputs, wrong, run, memory)
-            if len(self._graphs) > MOST_GRAPHS:
+            self._graphs[batch] = _CapturedGraph(inputs, outputs, wrong, run, memory)
+            if len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(batch)
         self._graphs[batch].replay(inputs, outputs, wrong)
@@ -66,7 +62,7 @@ class Replays:
         self._graphs.clear()
 
 
-class _Graph:
+class _CapturedGraph:
     """One captured run, with its own inputs and outputs."""
 
     def __init__(
@@ -104,59 +100,3 @@ class _Graph:
         for own, y in zip(self._outputs, outputs, strict=True):
             y.copy_(own)
         wrong.copy_(self._wrong)
-
-
-class Turns:
-    """Runs of one engine share its arena, so one on another stream waits for the one before.
-
-    Inside a turn the engine's GPU is torch's current one.
-    """
-
-    def __init__(self, device: Device) -> None:
-        self._device = device.torch_device
-        self._stream: Any = None  # of the latest run
-        self._done: Any = None  # the event at its end
-
-    @contextmanager
-    def take(self, arena: torch.Tensor | None) -> Iterator[None]:
-        """Inside, launches on the current stream come after all those of earlier turns."""
-        if self._device.type != "cuda":
-            yield
-            return
-        with torch.cuda.device(self._device):
-            if torch.cuda.is_current_stream_capturing():
-                yield  # the user's own graph: replays of it come in the order of the user's streams
-                return
-            stream = torch.cuda.current_stream(self._device)
-            if self._stream is not None and self._stream != stream:
-                stream.wait_event(self._done)
-                if arena is not None:
-                    arena.record_stream(stream)
-            try:
-                yield
-            finally:  # also after an error: what has been launched by then still works in the arena
-                self._stream = stream
-                if self._done is None:
-                    self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._done.record(stream)
-
-    def finish(self) -> None:
-        """Wait until every turn so far is over, so that what they work on may be freed on any stream."""
-        if self._done is not None:
-            self._done.synchronize()
-
-    def mark(self) -> Any:
-        """A point in time on the current stream, for `seconds`."""
-        if self._device.type != "cuda":
-            return perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-    def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """The times between marks; waits for the last one."""
-        pairs = list(pairwise(marks))
-        if self._device.type != "cuda":
-            return [after - before for before, after in pairs]
-        marks[-1].synchronize()
-        return [before.elapsed_time(after) * 1e-3 for before, after in pairs]

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import PADDING, Epilogue, constants
-from onebit.runtime.cuda.windows import Geometry
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.epilogue import PADDING, Epilogue, constants
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 
-_MOST_TABLE = 2**24  # constants a layer
-_MOST_TAPS = 2**26  # taps along an axis, over all outputs along it
+_MAX_TABLE = 2**24  # constants a layer
+_MAX_TAPS = 2**26  # taps along an axis, over all outputs along it
 
 
 @dataclass(frozen=True)
-class Borders:
+class BorderClasses:
     """The classes of output pixels.
 
     Attributes:
@@ -37,7 +37,7 @@ class Borders:
     places: NDArray[np.int64]
 
     @classmethod
-    def of(cls, geometry: Geometry, tap_ones: NDArray[np.int64]) -> Borders:
+    def of(cls, geometry: WindowGeometry, tap_ones: NDArray[np.int64]) -> BorderClasses:
         """Those of a convolution; tap_ones [columns, kernel_h, kernel_w]: the ones of each tap's weights."""
         g = geometry
         rows, row_class = _axis(g.out_h, g.kernel_h, g.stride_h, g.dilation_h, g.top, g.height)
@@ -70,15 +70,15 @@ class Borders:
         return border.to(target), column.to(target), None if more is None else more.to(target)
 
 
-def is_small(geometry: Geometry, columns: int) -> bool:
-    """Whether the tables that `Borders` makes are of a reasonable size: true for all but odd shapes."""
+def is_small(geometry: WindowGeometry, columns: int) -> bool:
+    """Whether the tables that `BorderClasses` makes are of a reasonable size: true for all but odd shapes."""
     g = geometry
-    if max(g.out_h * g.kernel_h, g.out_w * g.kernel_w) > _MOST_TAPS:
+    if max(g.out_h * g.kernel_h, g.out_w * g.kernel_w) > _MAX_TAPS:
         return False
     # Along an axis the first and the last tap inside only fall from output to output: each has no more values
     # than there are taps, so the two change no more than 2·kernel times.
     along = (min(g.out_h, 2 * g.kernel_h + 1), min(g.out_w, 2 * g.kernel_w + 1))
-    return along[0] * along[1] * -(-columns // PADDING) * PADDING <= _MOST_TABLE
+    return along[0] * along[1] * -(-columns // PADDING) * PADDING <= _MAX_TABLE
 
 
 def _axis(

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from onebit.program import DType, Program, ProgramError, check_inputs
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.values import TORCH_DTYPES
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES
 
 
 @dataclass(frozen=True)
-class Arrival:
+class CheckedInputs:
     """The inputs of a run as contiguous tensors on the device, all with one batch.
 
     `trusted` says that their content has been checked; `numpy`, that the caller gave arrays and gets some.
@@ -27,17 +27,17 @@ class Arrival:
     numpy: bool
 
 
-def accept(signature: Program, inputs: Sequence[Any], device: Device) -> Arrival:
+def check_batch(signature: Program, inputs: Sequence[Any], device: Device) -> CheckedInputs:
     """Check the inputs of a run but for NaN and bits that are not ±1 in tensors, which the device looks for.
 
     Raises ProgramError as `check_inputs` does, and for a tensor elsewhere.
     """
     if inputs and any(isinstance(x, torch.Tensor) for x in inputs):
         tensors = _tensors(signature, inputs, device)
-        return Arrival(tensors, len(tensors[0]), trusted=False, numpy=False)
+        return CheckedInputs(tensors, len(tensors[0]), trusted=False, numpy=False)
     arrays = check_inputs(signature, inputs)
     tensors = [torch.from_numpy(_writable(array)).to(device.torch_device) for array in arrays]
-    return Arrival(tensors, len(arrays[0]), trusted=True, numpy=True)
+    return CheckedInputs(tensors, len(arrays[0]), trusted=True, numpy=True)
 
 
 def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

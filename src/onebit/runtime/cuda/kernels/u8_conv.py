@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from onebit.program import unpack_bits
-from onebit.runtime.cuda.binary_conv import output_of
-from onebit.runtime.cuda.borders import Borders, is_small
-from onebit.runtime.cuda.catalog import WITHOUT_MMA
-from onebit.runtime.cuda.device import Device
-from onebit.runtime.cuda.epilogue import MACROS, Epilogue, Raw, Threshold
-from onebit.runtime.cuda.packing import Bits
-from onebit.runtime.cuda.tiles import Tile, choose, mma_tile
-from onebit.runtime.cuda.windows import Geometry
+from onebit.runtime.cuda.device.interface import Device
+from onebit.runtime.cuda.kernels.binary_conv import output_of
+from onebit.runtime.cuda.kernels.border_classes import BorderClasses, is_small
+from onebit.runtime.cuda.kernels.entry import WITHOUT_MMA
+from onebit.runtime.cuda.kernels.epilogue import MACROS, Epilogue, Raw, Threshold
+from onebit.runtime.cuda.kernels.pack import Bits
+from onebit.runtime.cuda.kernels.tiles import Tile, choose, mma_tile
+from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 
 GEMM = (
     mma_tile("u8_gemm", down=2, across=4, fragments=4, stages=4, blocks=1, rate=0.65),
@@ -35,15 +35,15 @@ DP4A = Tile("u8_conv/dp4a.cu", "u8_conv_dp4a", (), WITHOUT_MMA, 256, 2 * 64 * 80
 ENTRIES = tuple(entry for tile in (*GEMM, *CONV, DP4A) for entry in tile.entries)
 
 _GROUP_COLUMNS = 64  # a tile's columns are of one group, and the smallest tile has so many
-_ONE_PIXEL = Geometry(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1)
+_ONE_PIXEL = WindowGeometry(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1)
 
 
-def covers(geometry: Geometry, columns: int, groups: int) -> bool:
-    """Whether ByteConv takes a convolution: the columns of a group fill tiles, and the constants are few."""
+def covers(geometry: WindowGeometry, columns: int, groups: int) -> bool:
+    """Whether U8Conv takes a convolution: the columns of a group fill tiles, and the constants are few."""
     return (groups == 1 or columns // groups % _GROUP_COLUMNS == 0) and is_small(geometry, columns)
 
 
-class ByteConv:
+class U8Conv:
     """A convolution of uint8 by one-bit weights, ready to run.
 
     y[o, q, n] = Σ w[n, i, j, c]·(multiplier·x + offset) over the taps inside the image, w being ±1. Exact,
@@ -55,7 +55,7 @@ class ByteConv:
         device: Device,
         weights: NDArray[np.uint32],
         channels: int,
-        geometry: Geometry,
+        geometry: WindowGeometry,
         *,
         multiplier: int,
         offset: int,
@@ -89,7 +89,7 @@ class ByteConv:
         data = np.zeros((self._columns, -(-flat.shape[1] // 16) * 16), np.int8)
         data[:, : flat.shape[1]] = flat
         self._weights = torch.from_numpy(data).to(device.torch_device)
-        borders = Borders.of(geometry, positive.sum(axis=3, dtype=np.int64))
+        borders = BorderClasses.of(geometry, positive.sum(axis=3, dtype=np.int64))
         offsets = offset * (2 * borders.ones_inside - depth * borders.taps_inside[:, None])
         largest = 255 * abs(multiplier) * flat.shape[1]
         epilogues, rest = [self._epilogue] * len(offsets), offsets
@@ -157,7 +157,7 @@ class ByteConv:
         )
 
 
-class ByteGemm(ByteConv):
+class U8Gemm(U8Conv):
     """A matrix product of uint8 by one-bit weights: y[m, n] = Σ w[n, k]·(multiplier·x[m, k] + offset)."""
 
     def __init__(
@@ -171,7 +171,7 @@ class ByteGemm(ByteConv):
         epilogue: Epilogue | None = None,
         tile: Tile | None = None,
     ) -> None:
-        """As ByteConv, for weights uint32 [columns, ⌈count/32⌉] and x uint8 [rows, count]."""
+        """As U8Conv, for weights uint32 [columns, ⌈count/32⌉] and x uint8 [rows, count]."""
         super().__init__(
             device,
             weights[:, None, None, :],

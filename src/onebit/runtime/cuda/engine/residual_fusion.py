@@ -15,7 +15,7 @@ import numpy as np
 
 from onebit.program import Node, Program, TensorType
 from onebit.program.fusion import Step
-from onebit.runtime.cuda.epilogue import Residual
+from onebit.runtime.cuda.kernels.epilogue import Residual
 
 
 @dataclass(frozen=True)

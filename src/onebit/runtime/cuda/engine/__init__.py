@@ -1,0 +1,1 @@
+"""CudaEngine: from a Program to stages, and how these are run."""
