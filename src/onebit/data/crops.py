@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 Box: TypeAlias = tuple[float, float, float, float]
 

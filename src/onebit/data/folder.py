@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from onebit.data.decode import Size, decode_images
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.errors import DataError
 
 Labels: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 Part: TypeAlias = tuple[list[Path], Labels]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from onebit.data.decode import Size, decode_images
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.errors import DataError
 
 _PROBE_SECONDS = 5.0
 ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"

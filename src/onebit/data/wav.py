@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 SAMPLE_RATE = 8000  # Hz: that of sounds unless another is given
 Samples: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]

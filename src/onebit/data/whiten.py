@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits
+from onebit.errors import DataError
 
 _NORM, _FILTER_BIAS, _MIN_NORM = 55.0, 0.1, 1e-8
 _CHUNK = 10_000  # images in float64 at a time

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onebit.errors import EngineError
 from onebit.ops.operators import packed_result
 from onebit.ops.prepared import Constants, Run
-from onebit.runtime import EngineError
 from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, Store, pack_sign_planes
 
 

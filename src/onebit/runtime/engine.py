@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
+from onebit.errors import EngineError
 from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
 from onebit.program.float_environment import default_float_environment
 from onebit.runtime.builder import OpRecord, build_plan
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
 
 if TYPE_CHECKING:

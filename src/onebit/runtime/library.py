@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from onebit.runtime.errors import EngineError
+from onebit.errors import EngineError
 
 ABI = 2  # ONEBIT_ABI of the header that this file declares
 ISA_VARIABLE = "ONEBIT_ISA"

@@ -1,8 +1,8 @@
 """Training: recipes, the loop, checkpoints that survive a kill, and what a run leaves behind."""
 
+from onebit.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.batches import Batches, BatchSource
 from onebit.train.distributed import is_main_process
-from onebit.train.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.evaluation import Evaluation, evaluate
 from onebit.train.fields import Recipe
 from onebit.train.loop import RunResult, train

@@ -19,9 +19,9 @@ from onebit import data
 from onebit.data import Split, Splits
 from onebit.data.crops import Crops
 from onebit.data.streaming import ImageStream, TrainingStream, in_order, worker_count
+from onebit.errors import TrainError
 from onebit.train import augment
 from onebit.train.distributed import World
-from onebit.train.errors import TrainError
 from onebit.train.fields import AugmentRecipe, DataRecipe, Recipe
 
 Batch = tuple[Tensor, Tensor]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.errors import TrainError
 from onebit.nn import reestimate_batch_norm_, save_bits_, set_progress_
 from onebit.train import checkpoint as checkpoints
 from onebit.train import distributed
@@ -22,7 +23,6 @@ from onebit.train.devices import device_name, find_device, rank_state, restore_r
 from onebit.train.diagnosis import PLOT_NAME, Watch, plot_layers
 from onebit.train.distill import load_teacher
 from onebit.train.distributed import World
-from onebit.train.errors import TrainError
 from onebit.train.evaluation import LOSS_FUNCTIONS, MANY_CLASSES, Evaluation, measure, summed
 from onebit.train.fields import Recipe
 from onebit.train.metrics_log import CURVES_NAME, MetricsLog, plot_curves

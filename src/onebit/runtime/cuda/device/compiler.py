@@ -21,8 +21,8 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from onebit.errors import EngineError
 from onebit.program.atomic import write_atomically
-from onebit.runtime.errors import EngineError
 
 INSTALL = "install it with `pip install 'onebit[cuda]'`"
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
