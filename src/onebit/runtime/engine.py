@@ -70,7 +70,7 @@ class Engine:
             engine takes and returns torch tensors that lie there, on torch's current stream, or NumPy arrays.
         threads: threads of one run, the caller's included (1 to 256). Results are the same
             for any number. CPU only.
-        isa: "generic", "avx2" or "avx512"; None takes the environment variable ONEBIT_ISA, else the best.
+        isa: one of `available_isas()`; None takes the environment variable ONEBIT_ISA, else the best.
             CPU only.
         max_memory: the most bytes the engine may own (default 4 GiB): a tiny program can ask for a huge
             arena. Weights, constants, arena and scratch count.
