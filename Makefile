@@ -9,7 +9,7 @@ PY_SOURCES := src tests benchmarks examples .ci
 C_SOURCES := $(shell find csrc -name '*.[ch]')
 CUDA_SOURCES := $(shell find csrc/cuda benchmarks/gpu tests/cuda_emulation -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-long test-c check format bench clean
+.PHONY: demo test test-targets test-long test-c check format bench clean
 
 # Stamps: packages for the demo, packages for developing, and the compiled library, which an edit of C renews
 # (1-2 s). Packages come from pip's cache where it has them. --no-compile: Python compiles what it imports, and
@@ -48,7 +48,12 @@ demo: $(VENV)/.built
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(DEV) test-c
-	$(PYTEST) -m 'not long'
+	$(PYTEST) -m 'not long and not targets'
+
+# The sweeps over machines that are not this one: CUDA kernels under the emulator and compiled for each GPU.
+# `make test` has a few of each kernel family.
+test-targets: $(DEV)
+	$(PYTEST) -m 'targets and not long'
 
 test-long: $(DEV) test-c
 	$(PYTEST)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
+import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ISA_TIERS = ("generic", "avx2", "avx512")
+
+# The flags of /proc/cpuinfo that each tier needs. Linux prints a flag only when the kernel enabled its state,
+# and this list shares no code with csrc/base, so the two check each other.
+_ISA_FLAGS = {
+    "generic": set(),
+    "avx2": {"avx2", "fma", "popcnt", "bmi1", "bmi2"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq", "avx512_vnni"},
+}
 
 
 def in_ci() -> bool:
@@ -37,19 +48,38 @@ def require_tool(name: str) -> str:
     return found
 
 
+def sweep(
+    names: str | tuple[str, ...], values: Iterable[Any], keep: Collection[Any], **options: Any
+) -> pytest.MarkDecorator:
+    """parametrize() for a sweep over emulated machines. `make test` has the values to `keep`, few that reach
+    each kernel family; `make test-targets` has the others."""
+    given = list(values)
+    assert keep, "make test would have none of them"
+    assert all(value in given for value in keep), "a value to keep is not in the sweep"
+    rest = pytest.mark.targets
+    parameters = [
+        value if value in keep else pytest.param(*((value,) if isinstance(names, str) else value), marks=rest)
+        for value in given
+    ]
+    return pytest.mark.parametrize(names, parameters, **options)
+
+
 @cache
-def kernel_list() -> frozenset[tuple[str, str]]:
-    """(family, instruction set) of every kernel that csrc/kernels/families.inc lists."""
-    text = (ROOT / "csrc" / "kernels" / "families.inc").read_text()
-    return frozenset(re.findall(r"^(?:ONEBIT_ON_\w+\()?ONEBIT_VARIANT\((\w+), (\w+)\)", text, re.MULTILINE))
-
-
-def kernel_for(family: str, isa: str) -> str:
-    """The instruction set whose kernel an engine for `isa` must run here: that one, or the next plainer."""
-    from onebit.runtime import available_isas
-
-    here = available_isas()
-    return next(name for name in here[here.index(isa) :] if (family, name) in kernel_list())
+def machine_isas() -> tuple[str, ...]:
+    """The instruction-set tiers that this machine can run, lowest first."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags: set[str] = set()
+    if platform.machine() in ("x86_64", "AMD64") and cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                flags = set(line.partition(":")[2].split())
+                break
+    runnable = []
+    for tier in ISA_TIERS:
+        if not _ISA_FLAGS[tier] <= flags:
+            break
+        runnable.append(tier)
+    return tuple(runnable)
 
 
 def run_python(code: str, *, env: dict[str, str] | None = None, timeout: float = 120) -> str:

@@ -13,7 +13,7 @@ from onebit.lowering import convert
 from onebit.program import execute
 from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from parity.networks import make_dyadic
-from support import require
+from support import require, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,11 @@ def _needs_a_compiler() -> None:
 
 
 @pytest.mark.slow  # emulates some twenty layers
-@pytest.mark.parametrize("capability", [(9, 0), (7, 5)])
-@pytest.mark.parametrize("padding_value", [0, -1])
+@sweep(
+    ("capability", "padding_value"),
+    [(capability, value) for capability in ((9, 0), (7, 5)) for value in (0, -1)],
+    keep=[((9, 0), 0)],
+)
 def test_a_convnet_without_floats_is_equal(capability: tuple[int, int], padding_value: int) -> None:
     torch.manual_seed(3)
     model = models.create_small("bnn_convnet_cifar10", padding_value=padding_value).eval()
@@ -36,6 +39,7 @@ def test_a_convnet_without_floats_is_equal(capability: tuple[int, int], padding_
 
 
 @pytest.mark.slow  # emulates some twenty layers
+@pytest.mark.targets
 @pytest.mark.parametrize(
     ("name", "capability"), [("birealnet18", (9, 0)), ("birealnet18", (7, 5)), ("quicknet", (8, 0))]
 )

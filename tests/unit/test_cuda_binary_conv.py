@@ -26,7 +26,7 @@ from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, pack, row_bytes
 from onebit.runtime.cuda.kernels.tiles import Tile, choose
 from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 from program_samples import bits, bits_constant, i32, one_op, signs
-from support import require
+from support import require, sweep
 
 RAW, SCALED, BITS, SUM = "raw", "scaled", "bits", "sum"
 SMALL = MMA[2]
@@ -205,9 +205,10 @@ PAIRS = [
 
 
 @pytest.mark.slow  # compiles a kernel a test
-@pytest.mark.parametrize(
+@sweep(
     ("tile", "kind"),
     PAIRS,
+    keep=[(SMALL, BITS), (MMA[0], SCALED), (POPC, RAW), (POPC, SUM)],
     ids=["-".join([t.name, *(str(n) for _, n in t.macros), kind]) for t, kind in PAIRS],
 )
 def test_each_tile(tile: Tile, kind: str) -> None:
@@ -231,7 +232,7 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@sweep("case", CASES, keep=(CASES[1], CASES[5], CASES[8]), ids=str)
 def test_shapes_that_hurt(case: Case) -> None:
     run(case, BITS, Spy((7, 5)))
     run(case, RAW, Spy((8, 0)), SMALL if case.groups == 1 else MMA[3])

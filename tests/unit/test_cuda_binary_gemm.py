@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice, Spy
-from onebit.errors import EngineError
 from onebit.runtime.cuda.device.interface import target
 from onebit.runtime.cuda.kernels import binary_gemm
 from onebit.runtime.cuda.kernels.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
@@ -17,7 +16,8 @@ from onebit.runtime.cuda.kernels.catalog import entries
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold, constants
 from onebit.runtime.cuda.kernels.pack import Bits, count_ones, empty_bits, pack, row_bytes
-from support import require
+from onebit.runtime.errors import EngineError
+from support import require, sweep
 
 Signs = NDArray[np.int8]
 
@@ -119,10 +119,15 @@ def shape_for(variant: Variant, kind: str) -> tuple[int, int, int]:
     return max(1, variant.tile_rows * blocks + rows), variant.tile_columns + columns, count
 
 
+# Each kernel once, and each epilogue.
+KEPT = [(WGMMA[0], BITS), (MMA[0], SCALED), (POPC, RAW), (FEW_ROWS[0], RAW)]
+
+
 @pytest.mark.slow  # compiles a kernel a test, and emulates 384 threads a block
-@pytest.mark.parametrize(
+@sweep(
     ("variant", "kind"),
     PAIRS,
+    keep=KEPT,
     ids=["-".join([v.kernel, *(str(n) for _, n in v.macros), kind]) for v, kind in PAIRS],
 )
 def test_each_variant(variant: Variant, kind: str) -> None:
@@ -138,19 +143,23 @@ def for_target(capability: tuple[int, int]) -> list[Entry]:
     return [entry for entry in entries() if target(capability) in entry.targets]
 
 
-@pytest.mark.parametrize("capability", [(9, 0), (8, 0), (7, 5)])
-@pytest.mark.parametrize(
-    ("rows", "columns", "count"),
-    [
-        (1, 1, 1),
-        (2, 31, 33),
-        (9, 127, 31),
-        (17, 33, 64),
-        (31, 129, 65),
-        (33, 65, 511),
-        (65, 10, 127),
-        (20, 255, 129),
-    ],
+SHAPES = [
+    (1, 1, 1),
+    (2, 31, 33),
+    (9, 127, 31),
+    (17, 33, 64),
+    (31, 129, 65),
+    (33, 65, 511),
+    (65, 10, 127),
+    (20, 255, 129),
+]
+MACHINES = [(9, 0), (8, 0), (7, 5)]
+
+
+@sweep(
+    ("capability", "rows", "columns", "count"),
+    [(machine, *shape) for machine in MACHINES for shape in SHAPES],
+    keep=[(machine, *shape) for machine in MACHINES for shape in (SHAPES[1], SHAPES[5])],
 )
 def test_shapes_that_are_no_multiple_of_anything(
     capability: tuple[int, int], rows: int, columns: int, count: int

@@ -12,7 +12,7 @@ from cuda_emulation.device import EmulatedDevice
 from onebit.program import Constant, Node, Program, execute, verify
 from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from program_samples import bits, bits_constant, constant, f32, feed, i32, signs
-from support import require
+from support import require, sweep
 
 SHAPE = (4, 5, 6)
 WINDOW: dict[str, Any] = {
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[tuple[Node, ...], tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@sweep("name", CASES, keep=("floats and signs", "of the sum before", "a constant"))
 def test_a_block_equals_the_reference(name: str) -> None:
     nodes, outputs, fused = CASES[name]
     program = make(nodes, outputs)

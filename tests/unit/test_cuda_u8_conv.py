@@ -23,7 +23,7 @@ from onebit.runtime.cuda.kernels.tiles import Tile
 from onebit.runtime.cuda.kernels.u8_conv import CONV, DP4A, GEMM, U8Conv, U8Gemm, covers
 from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 from program_samples import bits_constant, i32, one_op, signs, u8
-from support import require
+from support import require, sweep
 
 RAW, SCALED, BITS = "raw", "scaled", "bits"
 PIXELS = (2, -255)  # multiplier and offset of pixels as odd numbers from −255 to 255
@@ -167,17 +167,30 @@ def run_gemm(rows: int, columns: int, count: int, kind: str, device: Spy, tile: 
     check(device, product, x, sums, epilogue)
 
 
+KINDS = (RAW, SCALED, BITS)
+NAMES = {CONV[0]: "conv-128", CONV[1]: "conv-64", DP4A: "dp4a", GEMM[0]: "gemm-256", GEMM[1]: "gemm-128"}
+
+
+def name_of(value: Tile | str) -> str:
+    return value if isinstance(value, str) else NAMES[value]
+
+
 @pytest.mark.slow  # compiles a kernel a test
-@pytest.mark.parametrize("kind", [RAW, SCALED, BITS])
-@pytest.mark.parametrize("tile", [*CONV, DP4A], ids=["conv-128", "conv-64", "dp4a"])
+@sweep(
+    ("tile", "kind"),
+    [(tile, kind) for tile in (*CONV, DP4A) for kind in KINDS],
+    keep=[(CONV[0], SCALED), (CONV[1], BITS), (DP4A, RAW)],
+    ids=name_of,
+)
 def test_each_tile_of_a_convolution(tile: Tile, kind: str) -> None:
     # Several tiles in each direction with a rest, and 7·7·3 = 147 bytes of K: three steps.
     run(Case(3, 140, (7, 7), (13, 11), padding=3), kind, Spy((7, 5) if tile is DP4A else (9, 0)), tile)
 
 
 @pytest.mark.slow  # compiles a kernel a test
-@pytest.mark.parametrize("kind", [RAW, SCALED, BITS])
-@pytest.mark.parametrize("tile", GEMM, ids=["gemm-256", "gemm-128"])
+@sweep(
+    ("tile", "kind"), [(tile, kind) for tile in GEMM for kind in KINDS], keep=[(GEMM[1], BITS)], ids=name_of
+)
 def test_each_tile_of_a_matrix_product(tile: Tile, kind: str) -> None:
     device = Spy((9, 0))
     run_gemm(tile.rows + 3, tile.columns + 35, 784, kind, device, tile)
@@ -195,7 +208,7 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@sweep("case", CASES, keep=(CASES[1], CASES[5]), ids=str)
 def test_shapes_that_hurt(case: Case) -> None:
     run(case, BITS, Spy((7, 5)))
     run(case, RAW, Spy((8, 0)), CONV[1])

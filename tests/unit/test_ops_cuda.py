@@ -12,31 +12,31 @@ from torch import Tensor
 import onebit.ops
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice
-from onebit.ops import cuda, prepared
+from onebit.ops import cuda, products
 from support import require
 
 OPS = torch.ops.onebit
-GPU = prepared.Products(cuda)
+GPU = products.Products(cuda)
 assert onebit.ops.pack  # the import registers the operators
 
 
-@pytest.fixture(autouse=True, params=[(9, 0), (7, 5)], ids=str)
+@pytest.fixture(autouse=True, params=[(9, 0), pytest.param((7, 5), marks=pytest.mark.targets)], ids=str)
 def _gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     require(compiler(), "g++, which compiles kernels for the emulator")
     device = EmulatedDevice(capability=request.param)
     monkeypatch.setattr(cuda, "device_of", lambda tensor: device)
     torch.manual_seed(3)
-    prepared._prepared.clear()  # what was prepared for the CPU has the same keys: the tensors are the same
+    products._prepared.clear()  # what was prepared for the CPU has the same keys: the tensors are the same
     yield
-    prepared._prepared.clear()
+    products._prepared.clear()
 
 
 def both(name: str, *arguments: Any, **options: Any) -> Tensor:
     """The operator on the GPU, checked against the CPU's."""
     expected = getattr(OPS, name)(*arguments, **options)
-    prepared._prepared.clear()
+    products._prepared.clear()
     found = getattr(GPU, name)(*arguments, **options)
-    prepared._prepared.clear()
+    products._prepared.clear()
     assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
     assert torch.equal(found, expected)
     return found

@@ -32,8 +32,7 @@ def cpu_name() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """What Linux lists as this CPU's features; empty where it lists none."""
-    fields = _cpuinfo()
-    return frozenset((fields.get("flags") or fields.get("Features", "")).split())  # x86, ARM
+    return frozenset(_cpuinfo().get("flags", "").split())
 
 
 def usable_cpus() -> int:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from onebit.errors import OnebitError
-
 # Module name → how a user installs it. The extras are those of pyproject.toml.
 INSTALL_WITH = {
     "torch": "train",
@@ -23,7 +21,7 @@ INSTALL_WITH = {
 }
 
 
-class UserError(OnebitError):
+class UserError(Exception):
     """A mistake in what the user typed or in a file that the user named; exit code 2."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onebit.errors import DataError
+from onebit.data.errors import DataError
 
 
 @dataclass(frozen=True)
