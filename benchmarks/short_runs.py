@@ -20,7 +20,7 @@ from onebit.train import Recipe, load_recipe, recipe_names, train
 CHANGES = [
     *(
         "augment.resized_crop=0",
-        "augment.crop_most=0",
+        "augment.crop_max=0",
         "data.stream=false",
         "data.extra=false",
         "data.name=svhn",

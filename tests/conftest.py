@@ -21,11 +21,11 @@ os.environ.pop("ONEBIT_DEBUG", None)
 
 import pytest
 
-from support import machine_isas
+from onebit.runtime import available_isas
 
 
-@pytest.fixture(params=machine_isas())
+@pytest.fixture(params=available_isas())
 def isa(request: pytest.FixtureRequest) -> str:
-    """Every instruction-set tier that this machine can run, one test each."""
+    """Every instruction set that this machine can run, one test each."""
     name: str = request.param
     return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,15 +15,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ISA_TIERS = ("generic", "avx2", "avx512")
-
-# The flags of /proc/cpuinfo that each tier needs. Linux prints a flag only when the kernel enabled its state,
-# and this list shares no code with csrc/base, so the two check each other.
-_ISA_FLAGS = {
-    "generic": set(),
-    "avx2": {"avx2", "fma", "popcnt", "bmi1", "bmi2"},
-    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq", "avx512_vnni"},
-}
 
 
 def in_ci() -> bool:
@@ -65,21 +56,18 @@ def sweep(
 
 
 @cache
-def machine_isas() -> tuple[str, ...]:
-    """The instruction-set tiers that this machine can run, lowest first."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags: set[str] = set()
-    if platform.machine() in ("x86_64", "AMD64") and cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("flags"):
-                flags = set(line.partition(":")[2].split())
-                break
-    runnable = []
-    for tier in ISA_TIERS:
-        if not _ISA_FLAGS[tier] <= flags:
-            break
-        runnable.append(tier)
-    return tuple(runnable)
+def kernel_list() -> frozenset[tuple[str, str]]:
+    """(family, instruction set) of every kernel that csrc/kernels/families.inc lists."""
+    text = (ROOT / "csrc" / "kernels" / "families.inc").read_text()
+    return frozenset(re.findall(r"^(?:ONEBIT_ON_\w+\()?ONEBIT_VARIANT\((\w+), (\w+)\)", text, re.MULTILINE))
+
+
+def kernel_for(family: str, isa: str) -> str:
+    """The instruction set whose kernel an engine for `isa` must run here: that one, or the next plainer."""
+    from onebit.runtime import available_isas
+
+    here = available_isas()
+    return next(name for name in here[here.index(isa) :] if (family, name) in kernel_list())
 
 
 def run_python(code: str, *, env: dict[str, str] | None = None, timeout: float = 120) -> str:

@@ -125,10 +125,10 @@ __attribute__((target("avx2,fma"))) static void bench_fma_avx2(void *unused) {
 }
 
 static void bench_bounds(void) {
-    onebit_isa isa = onebit_isa_detect();
-    if (isa >= ONEBIT_ISA_AVX2)
+    const onebit_isas isas = onebit_isas_here();
+    if (isas & ONEBIT_ISA_AVX2)
         bench_avx2_fma = 12 * 8.0 * BENCH_BOUND_ROUNDS / bench_measure(bench_fma_avx2, NULL).low_cycles;
-    if (isa >= ONEBIT_ISA_AVX512) {
+    if (isas & ONEBIT_ISA_AVX512) {
         bench_avx512_fma = 12 * 16.0 * BENCH_BOUND_ROUNDS / bench_measure(bench_fma_avx512, NULL).low_cycles;
         bench_avx512_bound =
             32 * 512.0 * BENCH_BOUND_ROUNDS / bench_measure(bench_mix_avx512, NULL).low_cycles;

@@ -21,28 +21,41 @@ static void test_bits(void) {
 }
 
 static void test_isa(void) {
-    for (int isa = 0; isa < ONEBIT_ISA_COUNT; ++isa)
-        CHECK_EQ(onebit_isa_from_name(onebit_isa_name((onebit_isa)isa)), isa, "round trip of a name");
-    CHECK_EQ(onebit_isa_from_name("AVX2"), -1, "names are lower case");
-    CHECK_EQ(onebit_isa_from_name(""), -1, "no name");
-    CHECK_EQ(onebit_isa_from_name(NULL), -1, "NULL");
-    onebit_isa isa = onebit_isa_detect();
-    printf("detected: %s\n", onebit_isa_name(isa));
-    CHECK(isa >= ONEBIT_ISA_GENERIC && isa < ONEBIT_ISA_COUNT, "tier %d", (int)isa);
+    for (int at = 0; at < ONEBIT_ISA_COUNT; ++at) {
+        const onebit_isa isa = (onebit_isa)(UINT32_C(1) << at);
+        CHECK_EQ(onebit_isa_from_name(onebit_isa_name(isa)), isa, "round trip of a name");
+    }
+    CHECK_EQ(onebit_isa_from_name("AVX2"), ONEBIT_ISA_NONE, "names are lower case");
+    CHECK_EQ(onebit_isa_from_name("unknown"), ONEBIT_ISA_NONE, "no instruction set");
+    CHECK_EQ(onebit_isa_from_name(""), ONEBIT_ISA_NONE, "no name");
+    CHECK_EQ(onebit_isa_from_name(NULL), ONEBIT_ISA_NONE, "NULL");
+    CHECK(strcmp(onebit_isa_name(ONEBIT_ISA_NONE), "unknown") == 0, "none has no name");
+    CHECK_EQ(onebit_isa_best(0), ONEBIT_ISA_NONE, "the best of nothing");
+    CHECK_EQ(onebit_isas_from(ONEBIT_ISA_NONE), 0, "the wish for nothing");
+    CHECK_EQ(onebit_isas_from(ONEBIT_ISA_GENERIC), ONEBIT_ISA_GENERIC, "the plainest");
+}
+
+/* What this machine has, best first: as the compiler's own detection says, which shares no code with ours. */
+static void test_detection(void) {
+    onebit_isas want[8], count = 0, left = onebit_isas_here();
 #if defined(__x86_64__)
-    /* The compiler's own detection asks CPUID and the OS too; it shares no code with ours. */
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
                __builtin_cpu_supports("bmi2");
-    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni");
-    CHECK_EQ(isa,
-             avx512 ? ONEBIT_ISA_AVX512
-             : avx2 ? ONEBIT_ISA_AVX2
-                    : ONEBIT_ISA_GENERIC,
-             "as the compiler");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni"))
+        want[count++] = ONEBIT_ISA_AVX512;
+    if (avx2)
+        want[count++] = ONEBIT_ISA_AVX2;
 #endif
+    want[count++] = ONEBIT_ISA_GENERIC;
+    for (onebit_isas i = 0; i < count; ++i, left &= left - 1) {
+        CHECK_EQ(onebit_isa_best(left), want[i], "instruction set %u of this machine", i);
+        CHECK_EQ(onebit_isas_from((onebit_isa)want[i]), left, "it and the plainer ones");
+        printf("has: %s\n", onebit_isa_name(onebit_isa_best(left)));
+    }
+    CHECK_EQ(left, 0, "no others");
 }
 
 static void test_helpers(void) {
@@ -90,6 +103,7 @@ int main(void) {
     test_a_lock_is_free_in_a_forked_child();
     test_bits();
     test_isa();
+    test_detection();
     test_helpers();
     return test_finish();
 }

@@ -2,14 +2,10 @@
  */
 #include "base/bits.h"
 #include "engine/internal.h"
-#include "kernels/binary_conv/binary_conv.h"
-#include "kernels/f32_binary_conv/f32_binary_conv.h"
-#include "kernels/f32_conv/f32_conv.h"
-#include "kernels/u8_conv/u8_conv.h"
 
 typedef struct {
     const char *name;
-    const onebit_conv_variant *(*variant)(onebit_isa isa);
+    const onebit_conv_variant *(*variant)(onebit_isas set);
     onebit_dtype input;
     bool float_weights, float_sum;
     unsigned macs_a_cycle; /* a rough figure for the best instruction set; see plan_op.effort */
@@ -24,15 +20,6 @@ static const conv_family families[] = {
 };
 
 enum { MOST_BINARY_PRODUCTS = (1 << 29) - 1 }; /* of one sum: kernels/binary_conv/binary_conv.h */
-
-static const onebit_conv_variant *choose_variant(const conv_family *family, onebit_isa isa) {
-    for (int tier = (int)isa; tier >= 0; --tier) {
-        const onebit_conv_variant *variant = family->variant((onebit_isa)tier);
-        if (variant)
-            return variant;
-    }
-    return NULL;
-}
 
 static onebit_status check_channels(const conv_family *family, const onebit_conv *conv, const plan_value *x) {
     const uint64_t groups = conv->groups;
@@ -136,7 +123,7 @@ onebit_status onebit_plan_conv(onebit_plan *plan, const onebit_conv *conv, onebi
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no conv family %d", (int)conv->family);
     const conv_family *family = &families[conv->family];
     plan_op op = {.run = onebit_run_conv, .inputs = {conv->input}, .input_count = 1};
-    op.conv = choose_variant(family, plan->isa);
+    op.conv = family->variant(plan->isas);
     if (!op.conv)
         return onebit_fail(ONEBIT_ERROR_ISA, "%s has no kernel here", family->name);
     op.variant = op.conv->name;

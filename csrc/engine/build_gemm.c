@@ -1,14 +1,10 @@
 /* onebit_plan_gemm: checks one GEMM, prepacks its weights for the plan's instruction set, adds the op. */
 #include "base/bits.h"
 #include "engine/internal.h"
-#include "kernels/binary_gemm/binary_gemm.h"
-#include "kernels/f32_binary_gemm/f32_binary_gemm.h"
-#include "kernels/f32_gemm/f32_gemm.h"
-#include "kernels/u8_gemm/u8_gemm.h"
 
 typedef struct {
     const char *name;
-    const onebit_gemm_variant *(*variant)(onebit_isa isa);
+    const onebit_gemm_variant *(*variant)(onebit_isas set);
     onebit_dtype input;
     bool float_weights, float_sum;
     unsigned macs_a_cycle; /* a rough figure for the best instruction set; see plan_op.effort */
@@ -21,16 +17,6 @@ static const gemm_family families[] = {
                                 16},
     [ONEBIT_F32_GEMM] = {"f32_gemm", onebit_f32_gemm_variant, ONEBIT_F32, true, true, 16},
 };
-
-/* A family may lack a variant for an instruction set: the next lower one runs then, and says so by name. */
-static const onebit_gemm_variant *choose_variant(const gemm_family *family, onebit_isa isa) {
-    for (int tier = (int)isa; tier >= 0; --tier) {
-        const onebit_gemm_variant *variant = family->variant((onebit_isa)tier);
-        if (variant)
-            return variant;
-    }
-    return NULL;
-}
 
 static onebit_status check_shape(const gemm_family *family, const onebit_gemm *gemm, const plan_value *x) {
     if (gemm->k != x->channels || gemm->n < 1 || gemm->n > INT32_MAX)
@@ -75,7 +61,7 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no gemm family %d", (int)gemm->family);
     const gemm_family *family = &families[gemm->family];
     plan_op op = {.run = onebit_run_gemm, .inputs = {gemm->input}, .input_count = 1};
-    op.gemm = choose_variant(family, plan->isa);
+    op.gemm = family->variant(plan->isas);
     if (!op.gemm)
         return onebit_fail(ONEBIT_ERROR_ISA, "%s has no kernel here", family->name);
     if ((status = check_gemm(plan, family, gemm, &x)) != ONEBIT_OK)

@@ -56,8 +56,8 @@ onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels
 
 onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t channels, uint64_t pixels,
                                       const float *x, uint32_t *out) {
-    onebit_isa chosen;
-    onebit_status status = onebit_choose_isa(isa, &chosen);
+    onebit_isas isas;
+    onebit_status status = onebit_choose_isas(isa, &isas);
     if (status != ONEBIT_OK)
         return status;
     size_t plane, count, bytes;
@@ -69,11 +69,11 @@ onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t
         return ONEBIT_OK;
     if (!x || !out)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "pack_sign: the input or the output is NULL");
-    if (onebit_elementwise_of(chosen)->has_nan(count, x))
+    if (onebit_elementwise_variant(isas)->has_nan(count, x))
         return onebit_fail(ONEBIT_ERROR_INPUT, "pack_sign: the input has a NaN");
     if (pixels == 1)
-        onebit_pack_of(chosen)->sign((size_t)images, (size_t)channels, x, out);
+        onebit_pack_variant(isas)->sign((size_t)images, (size_t)channels, x, out);
     else
-        onebit_pack_of(chosen)->sign_planes((size_t)images, (size_t)channels, (size_t)pixels, x, out);
+        onebit_pack_variant(isas)->sign_planes((size_t)images, (size_t)channels, (size_t)pixels, x, out);
     return ONEBIT_OK;
 }

@@ -9,11 +9,7 @@
 
 #include "base/isa.h"
 #include "base/threads.h"
-#include "kernels/conv.h"
-#include "kernels/elementwise/elementwise.h"
-#include "kernels/gemm.h"
-#include "kernels/pack/pack.h"
-#include "kernels/pool/pool.h"
+#include "kernels/families.h"
 #include "onebit.h"
 
 enum {
@@ -128,7 +124,7 @@ typedef struct memory_block {
 
 struct onebit_plan {
     _Atomic unsigned references;
-    onebit_isa isa;
+    onebit_isas isas; /* that its kernels may use */
     const onebit_elementwise *elementwise;
     const onebit_pack *pack;
     const onebit_pool *pool;
@@ -159,14 +155,11 @@ bool onebit_add(size_t a, size_t b, size_t *out);
 bool onebit_align(size_t bytes, size_t *out);
 /* Memory on an ONEBIT_ALIGN boundary, not zeroed, or NULL. Free with free(). */
 void *onebit_alloc(size_t bytes);
-onebit_status onebit_choose_isa(const char *name, onebit_isa *isa);
+onebit_status onebit_choose_isas(const char *name, onebit_isas *isas);
 const char *onebit_dtype_name(onebit_dtype dtype);
 /* Refuses packed rows with a padding bit that is not zero; `what` begins the sentence. */
 onebit_status onebit_check_bits(const uint32_t *words, size_t rows, size_t channels, const char *what);
 /* The best table for at most this instruction set. */
-const onebit_elementwise *onebit_elementwise_of(onebit_isa isa);
-const onebit_pack *onebit_pack_of(onebit_isa isa);
-const onebit_pool *onebit_pool_of(onebit_isa isa);
 
 /* ---- plan.c ---- */
 

@@ -49,18 +49,18 @@ onebit_status onebit_plan_create(const char *isa, uint64_t max_memory, onebit_pl
     if (!plan)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no place to store the plan: it is NULL");
     *plan = NULL;
-    onebit_isa chosen;
-    onebit_status status = onebit_choose_isa(isa, &chosen);
+    onebit_isas isas;
+    onebit_status status = onebit_choose_isas(isa, &isas);
     if (status != ONEBIT_OK)
         return status;
     onebit_plan *made = calloc(1, sizeof *made);
     if (!made)
         return out_of_memory(sizeof *made);
     atomic_init(&made->references, 1);
-    made->isa = chosen;
-    made->elementwise = onebit_elementwise_of(chosen);
-    made->pack = onebit_pack_of(chosen);
-    made->pool = onebit_pool_of(chosen);
+    made->isas = isas;
+    made->elementwise = onebit_elementwise_variant(isas);
+    made->pack = onebit_pack_variant(isas);
+    made->pool = onebit_pool_variant(isas);
     made->max_memory = max_memory > SIZE_MAX ? SIZE_MAX : (size_t)max_memory;
     *plan = made;
     return ONEBIT_OK;

@@ -24,8 +24,16 @@ int32_t onebit_abi(void) {
     return ONEBIT_ABI;
 }
 
-const char *onebit_detect_isa(void) {
-    return onebit_isa_name(onebit_isa_detect());
+onebit_status onebit_isa_at(uint32_t index, onebit_isa_info *info) {
+    if (!info || index >= ONEBIT_ISA_COUNT)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no instruction set %u in the list", index);
+    const onebit_isa isa = (onebit_isa)(UINT32_C(1) << index);
+    *info = (onebit_isa_info){.name = onebit_isa_name(isa),
+                              .architecture = onebit_isa_architecture(isa),
+                              .features = onebit_isa_features(isa),
+                              .native = (onebit_isas_native() & isa) != 0,
+                              .available = (onebit_isas_here() & isa) != 0};
+    return ONEBIT_OK;
 }
 
 bool onebit_multiply(size_t a, size_t b, size_t *out) {
@@ -51,15 +59,15 @@ void *onebit_alloc(size_t bytes) {
     return memory;
 }
 
-onebit_status onebit_choose_isa(const char *name, onebit_isa *isa) {
-    onebit_isa best = onebit_isa_detect();
-    int chosen = name ? onebit_isa_from_name(name) : (int)best;
-    if (chosen < 0)
+onebit_status onebit_choose_isas(const char *name, onebit_isas *isas) {
+    const onebit_isas here = onebit_isas_here();
+    const onebit_isa chosen = name ? onebit_isa_from_name(name) : onebit_isa_best(here);
+    if (chosen == ONEBIT_ISA_NONE)
         return onebit_fail(ONEBIT_ERROR_ISA, "there is no instruction set \"%.40s\" here", name);
-    if (chosen > (int)best)
-        return onebit_fail(ONEBIT_ERROR_ISA, "this machine has no %s; its best is %s", name,
-                           onebit_isa_name(best));
-    *isa = (onebit_isa)chosen;
+    if (!(here & chosen))
+        return onebit_fail(ONEBIT_ERROR_ISA, "this machine has no %s (%s); its best is %s", name,
+                           onebit_isa_architecture(chosen), onebit_isa_name(onebit_isa_best(here)));
+    *isas = onebit_isas_from(chosen);
     return ONEBIT_OK;
 }
 
@@ -76,25 +84,4 @@ onebit_status onebit_check_bits(const uint32_t *words, size_t rows, size_t chann
             return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: row %zu has a padding bit that is not zero", what,
                                row);
     return ONEBIT_OK;
-}
-
-const onebit_elementwise *onebit_elementwise_of(onebit_isa isa) {
-    const onebit_elementwise *table = NULL;
-    for (int tier = (int)isa; tier >= 0 && !table; --tier)
-        table = onebit_elementwise_variant((onebit_isa)tier);
-    return table;
-}
-
-const onebit_pack *onebit_pack_of(onebit_isa isa) {
-    const onebit_pack *table = NULL;
-    for (int tier = (int)isa; tier >= 0 && !table; --tier)
-        table = onebit_pack_variant((onebit_isa)tier);
-    return table;
-}
-
-const onebit_pool *onebit_pool_of(onebit_isa isa) {
-    const onebit_pool *table = NULL;
-    for (int tier = (int)isa; tier >= 0 && !table; --tier)
-        table = onebit_pool_variant((onebit_isa)tier);
-    return table;
 }

@@ -235,12 +235,12 @@ static void test_isa(void) {
     onebit_plan *plan = (onebit_plan *)&plan;
     BAD(onebit_plan_create("sse9", PLENTY, &plan), ONEBIT_ERROR_ISA, "sse9");
     CHECK(plan == NULL, "no plan");
-    for (int isa = 0; isa < ONEBIT_ISA_COUNT; ++isa) {
-        const char *name = onebit_isa_name((onebit_isa)isa);
-        if (isa > (int)onebit_isa_detect())
-            BAD(onebit_plan_create(name, PLENTY, &plan), ONEBIT_ERROR_ISA, name);
-        else
-            GOOD(onebit_plan_create(name, PLENTY, &plan));
+    onebit_isa_info info;
+    for (uint32_t i = 0; onebit_isa_at(i, &info) == ONEBIT_OK; ++i) {
+        CHECK_EQ(info.available, (onebit_isas_here() & onebit_isa_from_name(info.name)) != 0, "%s",
+                 info.name);
+        const onebit_status status = onebit_plan_create(info.name, PLENTY, &plan);
+        CHECK_EQ(status, info.available ? ONEBIT_OK : ONEBIT_ERROR_ISA, "%s", info.name);
         onebit_plan_release(plan);
     }
 }
@@ -414,8 +414,8 @@ static void test_network(test_random *random) {
     if (!net)
         abort();
     make_network(random, net);
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const char *name = onebit_isa_name((onebit_isa)isa);
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const char *name = onebit_isa_name(onebit_isa_best(left));
         for (unsigned threads = 1; threads <= 3; ++threads) {
             onebit_plan *plan = plan_network(net, name);
             runner job = {.net = net}, copy = {.net = net};

@@ -278,9 +278,9 @@ static void test_image_network(test_random *random) {
     if (!net)
         abort();
     make_image_network(random, net);
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa)
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1)
         for (unsigned threads = 1; threads <= 5; ++threads) {
-            onebit_plan *plan = plan_image_network(net, onebit_isa_name((onebit_isa)isa));
+            onebit_plan *plan = plan_image_network(net, onebit_isa_name(onebit_isa_best(left)));
             onebit_engine *engine = NULL;
             onebit_op_info info;
             GOOD(onebit_plan_op(plan, 0, &info));

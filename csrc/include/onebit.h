@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 /* Raised when a function here changes its meaning or its arguments. */
-#define ONEBIT_ABI 2
+#define ONEBIT_ABI 3
 
 #define ONEBIT_MAX_PARTS 8
 #define ONEBIT_MAX_AXES  8
@@ -54,13 +54,25 @@ typedef int32_t onebit_value; /* a value of the plan that made it */
 ONEBIT_API int32_t onebit_abi(void);
 /* What went wrong in this thread's latest failed call; never NULL. */
 ONEBIT_API const char *onebit_last_error(void);
-/* The best instruction set of this machine: "generic", "avx2" or "avx512". Lower ones run too. */
-ONEBIT_API const char *onebit_detect_isa(void);
+
+/* An instruction set that kernels are written for. */
+typedef struct {
+    const char *name;         /* e.g. "avx2" */
+    const char *architecture; /* "x86-64", "AArch64", or "any" */
+    const char *features; /* what the CPU must have, as Linux's /proc/cpuinfo calls it, separated by spaces */
+    int32_t native;       /* 1: of the architecture that this library is built for, else 0 */
+    int32_t available;    /* 1: this machine runs it, else 0 */
+} onebit_isa_info;
+
+/* The list of them, of all architectures; of one architecture the best comes first. An index from its end on
+ * is an error. */
+ONEBIT_API onebit_status onebit_isa_at(uint32_t index, onebit_isa_info *info);
 
 /* ---- plans ---------------------------------------------------------------------------------------- */
 
-/* isa: a name, or NULL for the best. max_memory: the most bytes that the plan's constants and one engine's
- * memory may take together. The caller owns one reference. */
+/* isa: a name of onebit_isa_at, or NULL for the best of this machine; where a kind of kernel lacks it, the
+ * next in the list that is available runs. max_memory: the most bytes that the plan's constants and one
+ * engine's memory may take together. The caller owns one reference. */
 ONEBIT_API onebit_status onebit_plan_create(const char *isa, uint64_t max_memory, onebit_plan **plan);
 /* Gives back one reference; NULL is allowed. Engines hold their own. */
 ONEBIT_API void onebit_plan_release(onebit_plan *plan);

@@ -55,7 +55,7 @@ BENCH_FMA_LOOP(bench_fma_avx2, "avx2,fma", "ymm")
 BENCH_FMA_LOOP(bench_fma_avx512, "avx512f,avx512dq", "zmm")
 #endif
 
-/* GMAC/s of multiply-adds alone; of the whole generic tier's compiler nothing is known: 0. */
+/* GMAC/s of multiply-adds alone; of what a compiler makes of plain C nothing is known: 0. */
 static inline double bench_peak(onebit_isa isa) {
 #if defined(__x86_64__)
     if (isa == ONEBIT_ISA_AVX2)
@@ -142,26 +142,26 @@ static inline onebit_conv_shape bench_conv_shape(const bench_shape s) {
 }
 
 /* Every shape on every variant that this machine can run, or what the command line asks for. */
-static inline int bench_conv_main(int argc, char **argv, const onebit_conv_variant *(*family)(onebit_isa),
+static inline int bench_conv_main(int argc, char **argv, const onebit_conv_variant *(*family)(onebit_isas),
                                   const bench_shape *shapes, size_t count, size_t element, size_t weight,
                                   onebit_epilogue_kind kind) {
     bench_shape own;
-    int only = -1;
+    onebit_isas isas = onebit_isas_here();
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--isa") == 0)
-            only = onebit_isa_from_name(argv[i + 1]);
+            isas &= onebit_isa_from_name(argv[i + 1]);
         size_t *o = own;
         if (strcmp(argv[i], "--shape") == 0 && sscanf(argv[i + 1], "%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu", o,
                                                       o + 1, o + 2, o + 3, o + 4, o + 5, o + 6, o + 7) == 8)
             shapes = &own, count = 1;
     }
-    for (int isa = onebit_isa_detect(); isa >= 0; --isa) {
-        const onebit_conv_variant *variant = family((onebit_isa)isa);
-        if (!variant || (only >= 0 && isa != only))
+    for (; isas; isas &= isas - 1) {
+        const onebit_isa isa = onebit_isa_best(isas);
+        const onebit_conv_variant *variant = family(isa);
+        if (!variant)
             continue;
-        const double peak = bench_peak((onebit_isa)isa);
-        printf("{\"what\": \"machine\", \"isa\": \"%s\", \"fma_gmacs\": %.1f}\n",
-               onebit_isa_name((onebit_isa)isa), peak);
+        const double peak = bench_peak(isa);
+        printf("{\"what\": \"machine\", \"isa\": \"%s\", \"fma_gmacs\": %.1f}\n", onebit_isa_name(isa), peak);
         for (size_t i = 0; i < count; ++i) {
             const onebit_conv_shape s = bench_conv_shape(shapes[i]);
             bench_conv(variant, &s, element, weight, kind, peak);

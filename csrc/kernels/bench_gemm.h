@@ -8,7 +8,7 @@
 #include "base/testing.h"
 #include "kernels/gemm.h"
 
-typedef const onebit_gemm_variant *(*bench_gemm_family)(onebit_isa isa);
+typedef const onebit_gemm_variant *(*bench_gemm_family)(onebit_isas set);
 /* Best seconds of a call: makes the operands, prepacks, and hands over to bench_gemm_time. */
 typedef double (*bench_gemm_measure)(const onebit_gemm_variant *variant, size_t m, size_t n, size_t k);
 
@@ -39,8 +39,8 @@ static inline double bench_gemm_time(const onebit_gemm_variant *variant, const o
 
 static inline void bench_gemm_report(bench_gemm_family family, bench_gemm_measure measure,
                                      bench_gemm_layer layer) {
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const onebit_gemm_variant *variant = family((onebit_isa)isa);
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const onebit_gemm_variant *variant = family(onebit_isa_best(left));
         if (!variant)
             continue;
         const double seconds = measure(variant, layer.m, layer.n, layer.k);

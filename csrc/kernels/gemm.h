@@ -1,10 +1,8 @@
 /* The interface that every GEMM family shares: out[m][n] = epilogue(sum over k of a[m][k] * w[n][k]).
  *
- * A family is a folder. `<family>.h` declares `const onebit_gemm_variant
- * *onebit_<family>_variant(onebit_isa)`, which returns the variant for exactly that ISA (never a lower one in
- * silence; NULL where the family has none). `kernels.inc` lists the variants once; it is included to declare,
- * select, test and bench them. Kernels allocate nothing, start no threads and touch no files: the caller
- * supplies aligned buffers. */
+ * A family is a folder; `<family>.h` says what it computes, kernels/families.inc lists its variants, and
+ * kernels/families.h declares their choice. Kernels allocate nothing, start no threads and touch no files:
+ * the caller supplies aligned buffers. */
 #ifndef ONEBIT_KERNELS_GEMM_H
 #define ONEBIT_KERNELS_GEMM_H
 

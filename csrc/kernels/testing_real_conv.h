@@ -4,11 +4,10 @@
 #define ONEBIT_KERNELS_TESTING_REAL_CONV_H
 
 #include "kernels/testing_conv.h"
-#include "kernels/testing_dispatch.h"
 #include "kernels/testing_real.h"
 
 typedef struct {
-    const onebit_conv_variant *(*variant)(onebit_isa isa);
+    const onebit_conv_variant *(*variant)(onebit_isas set);
     test_weights weights;
     int roundings; /* of a product besides those of the sum */
 } test_conv_family;
@@ -66,8 +65,8 @@ static inline void test_conv_problem(test_random *random, const test_conv_family
                                      size_t images, test_filling how) {
     test_conv_data d = test_conv_make(random, family, &s, images, how);
     const onebit_epilogue epilogue = {ONEBIT_EPILOGUE_F32, d.scale, d.bias, NULL, NULL};
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const onebit_conv_variant *variant = family->variant((onebit_isa)isa);
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const onebit_conv_variant *variant = family->variant(onebit_isa_best(left));
         if (variant)
             test_conv_calls(random, variant, &s, images, d.x, d.w, &epilogue, test_conv_value, &d);
     }

@@ -4,11 +4,10 @@
 #define ONEBIT_KERNELS_TESTING_REAL_GEMM_H
 
 #include "kernels/gemm.h"
-#include "kernels/testing_dispatch.h"
 #include "kernels/testing_real.h"
 
 typedef struct {
-    const onebit_gemm_variant *(*variant)(onebit_isa isa);
+    const onebit_gemm_variant *(*variant)(onebit_isas set);
     test_weights weights;
     int roundings; /* of a product besides those of the sum */
 } test_gemm_family;
@@ -127,8 +126,8 @@ static inline void test_gemm_variant(const onebit_gemm_variant *variant, const t
 static inline void test_gemm_problem_all(test_random *random, const test_gemm_family *family,
                                          test_gemm_problem p) {
     test_gemm_data d = test_gemm_make(random, family, p);
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const onebit_gemm_variant *variant = family->variant((onebit_isa)isa);
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const onebit_gemm_variant *variant = family->variant(onebit_isa_best(left));
         if (variant)
             test_gemm_variant(variant, &d);
     }

@@ -12,14 +12,32 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onebit import data, models, nn, ops, optim, program, train
+    from onebit.errors import (
+        CheckpointError,
+        ConversionError,
+        DataError,
+        EngineError,
+        OnebitError,
+        ProgramError,
+        RecipeError,
+        TrainError,
+    )
     from onebit.lowering import convert
     from onebit.ops import pack
     from onebit.program import Program, load
     from onebit.runtime import Engine
 
 __all__ = [
+    "CheckpointError",
+    "ConversionError",
+    "DataError",
     "Engine",
+    "EngineError",
+    "OnebitError",
     "Program",
+    "ProgramError",
+    "RecipeError",
+    "TrainError",
     "convert",
     "data",
     "load",
@@ -32,7 +50,21 @@ __all__ = [
     "train",
 ]
 
-_HOME = {"Engine": "runtime", "Program": "program", "load": "program", "convert": "lowering", "pack": "ops"}
+_HOME = {
+    "Engine": "runtime",
+    "Program": "program",
+    "load": "program",
+    "convert": "lowering",
+    "pack": "ops",
+    "CheckpointError": "errors",
+    "ConversionError": "errors",
+    "DataError": "errors",
+    "EngineError": "errors",
+    "OnebitError": "errors",
+    "ProgramError": "errors",
+    "RecipeError": "errors",
+    "TrainError": "errors",
+}
 _ROOMS = {"data", "lowering", "models", "nn", "ops", "optim", "program", "runtime", "train"}
 
 

@@ -54,6 +54,11 @@ _FORBIDDEN_CALLS = re.compile(
 _ISA_FILE = re.compile(r"^(x86|arm|wasm)_\w+\.c$")
 
 
+def is_isa_file(path: Path) -> bool:
+    """Whether the C file is the kernels of one instruction set, and may use its intrinsics."""
+    return _ISA_FILE.match(path.name) is not None
+
+
 def _is_test(path: Path) -> bool:
     return path.name in ("test.c", "bench.c") or path.stem.startswith(("test_", "bench_", "testing"))
 
@@ -93,6 +98,12 @@ def _judge(area: str, relative: Path, *, quoted: bool, name: str) -> str | None:
     if area == "base" and not (own_folder or target == "base"):
         return f'csrc/base may not include "{name}"'
     if area == "kernels":
+        if str(relative) == "kernels/families.h" and target == "kernels":
+            return None  # it declares the choice of a variant of each family
+        if name == "kernels/families.h" and str(relative) != "kernels/select.c":
+            return (
+                "a kernel may not choose other kernels: only select.c, the engine and tests know all families"
+            )
         family = "/".join(name.split("/")[:2])
         shared = target == "kernels" and name.count("/") == 1
         own = family == "/".join(relative.parts[:2])
@@ -113,7 +124,7 @@ def _judge(area: str, relative: Path, *, quoted: bool, name: str) -> str | None:
 def _judge_system(area: str, relative: Path, name: str) -> str | None:
     allowed = {
         "base": _STANDARD | _THREADS | _INTRINSICS,
-        "kernels": _PURE | (_INTRINSICS if _ISA_FILE.match(relative.name) else set()),
+        "kernels": _PURE | (_INTRINSICS if is_isa_file(relative) else set()),
         "engine": _STANDARD | _THREADS,
         "include": {"stddef.h", "stdint.h", "stdbool.h"},
         "cuda": {"cuda.h", "cuda_fp16.h", "cuda_bf16.h", "cuda/barrier", "cuda/ptx", "cuda/std/cstdint"},

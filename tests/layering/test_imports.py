@@ -84,6 +84,8 @@ def test_the_lazy_names_are_those_of_the_package() -> None:
         ("nn/a.py", "from onebit.cli import main", "nn may not import onebit.cli"),
         ("attic/a.py", "import os", "'attic' is no room"),
         ("loose.py", "import os", "outside every room"),
+        ("errors.py", "import numpy", "errors may not import numpy"),
+        ("errors.py", "from onebit.program import Program", "errors may not import onebit.program"),
     ],
 )
 def test_a_forbidden_import_is_caught(tmp_path: Path, where: str, code: str, message: str) -> None:
@@ -103,6 +105,9 @@ def test_a_forbidden_import_is_caught(tmp_path: Path, where: str, code: str, mes
         ("runtime/cuda/engine.py", "import torch"),
         ("cli/a.py", "from onebit import __version__\ndef f():\n    import torch\n    from onebit import nn"),
         ("cli/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy.typing"),
+        ("errors.py", "from dataclasses import dataclass"),
+        ("program/a.py", "from onebit.errors import ProgramError"),
+        ("cli/a.py", "from onebit import OnebitError"),
         ("program/a.py", "'''import torch'''\n# import torch"),
     ],
 )

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 
 from onebit.nn import quantizers
 from onebit.program import DType, Node, Program, execute, unpack_bits
-from onebit.runtime import Engine
-from support import machine_isas
+from onebit.runtime import Engine, available_isas
 
 Array = np.ndarray[Any, Any]
 Executor = Callable[..., list[Array]]
@@ -44,7 +43,7 @@ def _engine(isa: str, threads: int) -> Executor:
 
 # Everything that can run a Program. A further one is one more line.
 EXECUTORS: dict[str, Executor] = {"reference": _reference}
-EXECUTORS |= {f"{isa}, threads {n}": _engine(isa, n) for isa in machine_isas() for n in (1, 2)}
+EXECUTORS |= {f"{isa}, threads {n}": _engine(isa, n) for isa in available_isas() for n in (1, 2)}
 
 
 def run_everywhere(program: Program, *inputs: Array) -> Iterator[tuple[str, list[Array]]]:

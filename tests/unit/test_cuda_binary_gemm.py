@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice, Spy
+from onebit.errors import EngineError
 from onebit.runtime.cuda.device.interface import target
 from onebit.runtime.cuda.kernels import binary_gemm
 from onebit.runtime.cuda.kernels.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
@@ -16,7 +17,6 @@ from onebit.runtime.cuda.kernels.catalog import entries
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold, constants
 from onebit.runtime.cuda.kernels.pack import Bits, count_ones, empty_bits, pack, row_bytes
-from onebit.runtime.errors import EngineError
 from support import require, sweep
 
 Signs = NDArray[np.int8]

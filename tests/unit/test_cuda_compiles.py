@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cubin import Usage, from_elf, from_log
-from support import require, sweep
+from support import ROOT, require, sweep
 
 REMARK = re.compile(r"warning|performance loss|ignored|injected", re.IGNORECASE)
 
@@ -53,6 +54,13 @@ extern "C" __global__ void __launch_bounds__(128) kernel(unsigned long long a, i
     }
     wgmma_wait<0>();
     for (int i = 0; i < 32; i++) y[threadIdx.x + 128 * i] = d[i];
+}
+"""
+FLOATS = """
+extern "C" __global__ void kernel(const float* x, float* y, float a, float b) {
+    y[0] = x[0] * a + b;
+    y[1] = x[1] / a;
+    y[2] = sqrtf(x[2]);
 }
 """
 
@@ -144,3 +152,38 @@ def test_a_spill_is_told_from_an_array_in_local_memory(tmp_path: Path) -> None:
     usage = compiled(str(path), {}, "sm_80")[0]["kernel"]
     assert usage.stack > 0
     assert usage.spilled == 0
+
+
+def float_instructions(path: Path, defines: dict[str, int], target: str) -> set[str]:
+    """The PTX instructions that compute with float32, with all that they say of rounding.
+
+    By NVRTC's own calls: cuda.core makes PTX only where there is a driver.
+    """
+    from cuda.bindings import nvrtc
+
+    from onebit.runtime.cuda.device.compiler import options
+
+    def call(function: Any, *args: Any) -> Any:
+        status, *results = function(*args)
+        assert int(status) == 0, (function.__name__, status)
+        return results[0] if results else None
+
+    flags = options(str(path), defines, target).as_bytes("nvrtc")
+    program = call(nvrtc.nvrtcCreateProgram, path.read_bytes(), path.name.encode(), 0, [], [])
+    call(nvrtc.nvrtcCompileProgram, program, len(flags), flags)
+    ptx = b" " * call(nvrtc.nvrtcGetPTXSize, program)
+    call(nvrtc.nvrtcGetPTX, program, ptx)
+    return set(re.findall(r"\b((?:add|sub|mul|div|rcp|fma|sqrt)\.[a-z.]*f32)\b", ptx.decode()))
+
+
+def test_floats_are_computed_as_written(tmp_path: Path) -> None:
+    """No product and sum become an fma, no subnormal zero, no quotient or root an approximation."""
+    need_nvrtc()
+    path = tmp_path / "kernel.cu"
+    path.write_text(FLOATS)
+    for target in ("sm_80", "sm_90a"):
+        found = float_instructions(path, {}, target)
+        assert found == {"mul.rn.f32", "add.rn.f32", "div.rn.f32", "sqrt.rn.f32"}, target
+    chain = float_instructions(ROOT / "csrc/cuda/elementwise/chain.cu", {"TARGET": 0, "WIDTH": 1}, "sm_80")
+    assert {"fma.rn.f32", "div.rn.f32"} <= chain
+    assert not [name for name in chain if re.search("ftz|approx|full", name)], chain

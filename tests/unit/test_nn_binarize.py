@@ -46,7 +46,7 @@ def convnet(channels: int = 8) -> nn.Sequential:
 
 
 def alone(layer: nn.Module, **options: object) -> nn.Module:
-    return binarize(layer, keep_ends=False, least_terms=1, norm=None, **options)
+    return binarize(layer, keep_ends=False, min_terms=1, norm=None, **options)
 
 
 CONVOLUTIONS = [
@@ -132,7 +132,7 @@ def test_every_quantizer_can_be_named(name: str) -> None:
 def test_quantizers_are_copied_for_each_layer() -> None:
     quantizer = onebit.nn.SteSign(window=1.5)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    binary = binarize(model, inputs=quantizer, keep_ends=False, least_terms=1, norm=None)
+    binary = binarize(model, inputs=quantizer, keep_ends=False, min_terms=1, norm=None)
     windows = [layer.input_quantizer for layer in binary]
     assert [q.window for q in windows] == [1.5, 1.5]
     assert len({id(q) for q in (*windows, quantizer)}) == 3
@@ -150,13 +150,13 @@ def test_ends_small_sums_and_depthwise_layers_stay_real() -> None:
         nn.Flatten(),
         nn.Linear(128, 2),
     )
-    found = reasons(binarize(model, least_terms=63))
+    found = reasons(binarize(model, min_terms=63))
     assert found["0"] == "sums of 27 terms, fewer than 63"
     assert found["1"] == "depthwise"
     assert found["3"] == "sums of 16 terms, fewer than 63"
     assert found["8"] == "last layer"
     assert all(found[name].startswith("weights and inputs") for name in "2456")
-    wide = binarize(model, least_terms=9, depthwise=True)
+    wide = binarize(model, min_terms=9, depthwise=True)
     assert reasons(wide)["0"] == "first layer"
     assert isinstance(wide[1].product, BinaryConv2d)
     assert wide[1].product.weight.abs().min() > 0  # a mean over one channel was not taken out
@@ -375,8 +375,8 @@ def test_mistakes_are_named_before_anything_is_changed() -> None:
         ({"weight_scale": "mean"}, "weight_scale must be one of"),
         ({"inputs": None, "input_scale": "xnor"}, "input_scale='xnor' restores the magnitude"),
         ({"norm": "layer"}, "norm must be one of None, 'batch'; got 'layer'"),
-        ({"least_terms": 0}, "least_terms must be a positive integer; got 0"),
-        ({"least_terms": 1000}, "(?s)no layer of this Sequential can be made binary:.*3: sums of 72 terms"),
+        ({"min_terms": 0}, "min_terms must be a positive integer; got 0"),
+        ({"min_terms": 1000}, "(?s)no layer of this Sequential can be made binary:.*3: sums of 72 terms"),
     ):
         with pytest.raises(ValueError, match=words):
             binarize(model, inplace=True, **options)

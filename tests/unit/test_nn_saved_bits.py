@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 from onebit import convert, models  # noqa: E402
 from onebit import nn as bnn  # noqa: E402
 from onebit.nn import save_bits_  # noqa: E402
-from onebit.nn.saved_functions import SIGNS, Grid, decode, encode, pack_mask, unpack_mask  # noqa: E402
+from onebit.nn.saved_functions import SIGNS, SavedGrid, decode, encode, pack_mask, unpack_mask  # noqa: E402
 
 
 def _step(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -67,7 +67,7 @@ def test_mask_and_integers_come_back(shape: tuple[int, ...], channels_last: bool
     assert code.dtype == torch.uint8
     assert code.numel() == -(-x.numel() // 8)
     assert torch.equal(unpack_mask(code, *layout), mask)
-    for grid, value in ((Grid(2.0**-8, 300), x), (SIGNS, torch.where(mask, 1.0, -1.0))):
+    for grid, value in ((SavedGrid(2.0**-8, 300), x), (SIGNS, torch.where(mask, 1.0, -1.0))):
         back = decode(encode(value, grid), grid, *layout, torch.float32)
         assert torch.equal(back, value)
         assert back.stride() == value.stride() or x.numel() < 2
@@ -77,7 +77,7 @@ def test_mask_and_integers_come_back(shape: tuple[int, ...], channels_last: bool
     ("bound", "dtype"), [(127, torch.int8), (128, torch.int16), (32767, torch.int16), (32768, None)]
 )
 def test_a_grid_takes_the_smallest_type_that_holds_its_ends(bound: int, dtype: torch.dtype | None) -> None:
-    grid = Grid(1.0, bound)
+    grid = SavedGrid(1.0, bound)
     assert grid.dtype == dtype
     ends = torch.tensor([-bound, bound], dtype=torch.float32)
     code = encode(ends, grid)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import onebit
 from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear, RSign
-from onebit.ops import products as prepared
+from onebit.ops import prepared
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from torch import Tensor
 import onebit.ops
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice
-from onebit.ops import cuda, products
+from onebit.ops import cuda, prepared
 from support import require
 
 OPS = torch.ops.onebit
-GPU = products.Products(cuda)
+GPU = prepared.Products(cuda)
 assert onebit.ops.pack  # the import registers the operators
 
 
@@ -26,17 +26,17 @@ def _gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     device = EmulatedDevice(capability=request.param)
     monkeypatch.setattr(cuda, "device_of", lambda tensor: device)
     torch.manual_seed(3)
-    products._prepared.clear()  # what was prepared for the CPU has the same keys: the tensors are the same
+    prepared._prepared.clear()  # what was prepared for the CPU has the same keys: the tensors are the same
     yield
-    products._prepared.clear()
+    prepared._prepared.clear()
 
 
 def both(name: str, *arguments: Any, **options: Any) -> Tensor:
     """The operator on the GPU, checked against the CPU's."""
     expected = getattr(OPS, name)(*arguments, **options)
-    products._prepared.clear()
+    prepared._prepared.clear()
     found = getattr(GPU, name)(*arguments, **options)
-    products._prepared.clear()
+    prepared._prepared.clear()
     assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
     assert torch.equal(found, expected)
     return found

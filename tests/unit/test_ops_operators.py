@@ -14,7 +14,7 @@ from torch.library import opcheck
 from torch.nn import functional as F
 
 import onebit.ops
-from onebit.ops import products as prepared
+from onebit.ops import prepared
 from onebit.runtime import products
 from program_samples import HURTING
 from support import run_python

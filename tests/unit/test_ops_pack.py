@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import onebit
 from onebit import models
 from onebit.nn import ApproxSign, BinaryConv1d, BinaryConv2d, BinaryLinear, RSign
-from onebit.ops import LayerReport, PackedConv1d, PackedConv2d, PackedLinear, report
+from onebit.ops import PackedConv1d, PackedConv2d, PackedLinear, PackLayerReport, report
 from program_samples import HURTING
 
 
@@ -344,7 +344,7 @@ def test_the_report() -> None:
     assert told.bytes_before == floats
     assert told.bytes_after == floats - sum(x.bytes_before - x.bytes_after for x in told.layers)
     conv, first = told.layers[1], told.layers[0]
-    assert conv == LayerReport(
+    assert conv == PackLayerReport(
         "2",
         f"BinaryConv2d({model[2].extra_repr()})",
         True,

@@ -27,8 +27,8 @@ from onebit.train import (
 )
 from onebit.train import checkpoint as checkpoints
 from onebit.train.files import write_atomically
+from onebit.train.metrics_log import MetricsLog, plot_curves
 from onebit.train.progress import Progress
-from onebit.train.records import Records, plot_curves
 
 SHORT = ["epochs=3", "model.hidden=[65, 33]"]
 
@@ -268,7 +268,7 @@ def test_a_bar_on_a_terminal_shows_loss_accuracy_and_time_left() -> None:
 
 def test_records_drop_what_was_written_after_the_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
-    records = Records(tmp_path, [{"epoch": 1}], print, tensorboard=False)
+    records = MetricsLog(tmp_path, [{"epoch": 1}], print, tensorboard=False)
     records.add({"epoch": 2, "train_loss": 0.5})
     records.close()
     assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2, "train_loss": 0.5}\n'
@@ -278,7 +278,7 @@ def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs onebit[tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    records = Records(tmp_path, [], print, tensorboard=True)
+    records = MetricsLog(tmp_path, [], print, tensorboard=True)
     records.add(RECORD)
     records.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -296,7 +296,7 @@ def test_missing_packages_are_one_line_each(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     notes: list[str] = []
-    Records(tmp_path, [], notes.append, tensorboard=package.startswith("torch")).close()
+    MetricsLog(tmp_path, [], notes.append, tensorboard=package.startswith("torch")).close()
     if package.startswith("matplotlib"):
         plot_curves(tmp_path / "curves.png", "title", [RECORD], notes.append)
     assert len(notes) == 1

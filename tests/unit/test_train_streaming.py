@@ -208,9 +208,9 @@ def test_the_recipes_of_imagenet_are_there() -> None:
         ("birealnet18-imagenet", ["augment.crop=3"]),
         ("birealnet18-imagenet", ["data.image_size=0"]),
         ("birealnet18-imagenet", ["data.whiten=true"]),
-        ("bwn-resnet18-imagenet", ["augment.crop_most=3"]),
+        ("bwn-resnet18-imagenet", ["augment.crop_max=3"]),
         ("bnn-cifar10", ["augment.resized_crop=0.08"]),
-        ("bnn-cifar10", ["augment.crop_most=8"]),
+        ("bnn-cifar10", ["augment.crop_max=8"]),
         ("bnn-cifar10", ["data.workers=-2"]),
     ],
 )

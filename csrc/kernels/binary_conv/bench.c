@@ -11,7 +11,7 @@
 #include "base/testing.h"
 
 #include "base/bits.h"
-#include "kernels/binary_conv/binary_conv.h"
+#include "kernels/families.h"
 
 typedef struct {
     const char *name;
@@ -122,20 +122,22 @@ static void bench_layer(const onebit_conv_variant *v, const layer *l, int32_t pa
 }
 
 int main(int argc, char **argv) {
-    const char *isa = argc == 3 && strcmp(argv[1], "--isa") == 0 ? argv[2] : NULL;
-    if (argc > 1 && (!isa || onebit_isa_from_name(isa) < 0)) {
-        fprintf(stderr, "usage: %s [--isa generic|avx2|avx512]\n", argv[0]);
+    onebit_isas isas = onebit_isas_here();
+    if (argc == 3 && strcmp(argv[1], "--isa") == 0 && onebit_isa_from_name(argv[2])) {
+        isas &= onebit_isa_from_name(argv[2]);
+    } else if (argc > 1) {
+        fprintf(stderr, "usage: %s [--isa NAME]\n", argv[0]);
         return 2;
     }
     bench_bounds();
     printf("{\"what\": \"machine\", \"isa\": \"%s\", \"clock_ghz\": %.3f, "
            "\"avx512_xor_popcnt_add_mac_per_cycle\": %.1f, "
            "\"avx512_f32_fma_mac_per_cycle\": %.1f, \"avx2_f32_fma_mac_per_cycle\": %.1f}\n",
-           onebit_isa_name(onebit_isa_detect()), bench_clock() * 1e-9, bench_avx512_bound, bench_avx512_fma,
-           bench_avx2_fma);
-    for (int tier = ONEBIT_ISA_COUNT - 1; tier >= 0; --tier) {
-        const onebit_conv_variant *v = onebit_binary_conv_variant((onebit_isa)tier);
-        if (!v || tier > (int)onebit_isa_detect() || (isa && tier != onebit_isa_from_name(isa)))
+           onebit_isa_name(onebit_isa_best(onebit_isas_here())), bench_clock() * 1e-9, bench_avx512_bound,
+           bench_avx512_fma, bench_avx2_fma);
+    for (; isas; isas &= isas - 1) {
+        const onebit_conv_variant *v = onebit_binary_conv_variant(onebit_isa_best(isas));
+        if (!v)
             continue;
         for (size_t i = 0; i < sizeof layers / sizeof *layers; ++i)
             for (int32_t value = layers[i].pad ? -1 : 0; value <= 0; ++value)

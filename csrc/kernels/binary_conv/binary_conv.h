@@ -7,6 +7,4 @@
 
 #include "kernels/conv.h"
 
-const onebit_conv_variant *onebit_binary_conv_variant(onebit_isa isa);
-
 #endif

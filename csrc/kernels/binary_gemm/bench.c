@@ -10,12 +10,7 @@
 #include "base/testing.h"
 
 #include "base/bits.h"
-#include "kernels/binary_gemm/binary_gemm.h"
-#include "kernels/pack/pack.h"
-
-#define ONEBIT_KERNEL(isa, variant) extern const onebit_gemm_variant variant;
-#include "kernels/binary_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
+#include "kernels/families.h"
 
 /* ---- the speed of memory ---- */
 
@@ -132,7 +127,7 @@ static void bench_product(const onebit_gemm_variant *v, size_t m, size_t n, size
     printf("{\"what\": \"prepack\", \"variant\": \"%s\", \"n\": %zu, \"k\": %zu, \"seconds\": %.4g}\n",
            v->name, n, k, t.seconds);
     double read =
-        m == 1 && v->isa > ONEBIT_ISA_GENERIC ? read_cycles(v->isa, p.packed, v->packed_size(n, k)) : 0;
+        m == 1 && v->isa != ONEBIT_ISA_GENERIC ? read_cycles(v->isa, p.packed, v->packed_size(n, k)) : 0;
     for (onebit_epilogue_kind kind = ONEBIT_EPILOGUE_I32; kind <= ONEBIT_EPILOGUE_BITS; ++kind) {
         onebit_epilogue epilogue = {kind, floats, floats, thresholds, flips};
         p.args.epilogue = &epilogue;
@@ -157,7 +152,7 @@ static void run_sign(void *context) {
 }
 
 static void bench_sign(onebit_isa isa, size_t rows, size_t channels) {
-    packing p = {onebit_pack_variant(isa), filled(rows * channels * 4),
+    packing p = {onebit_pack_variant(onebit_isas_from(isa)), filled(rows * channels * 4),
                  filled(rows * onebit_words(channels) * 4), rows, channels};
     bench_timing t = bench_measure(run_sign, &p);
     printf(
@@ -171,14 +166,14 @@ static void bench_sign(onebit_isa isa, size_t rows, size_t channels) {
 int main(int argc, char **argv) {
     static const size_t shapes[][3] = {
         {4096, 4096, 4096}, {1024, 1024, 1024}, {1, 4096, 4096}, {256, 4096, 4096}};
-    const char *isa = NULL;
+    onebit_isas isas = onebit_isas_here();
     size_t m = 0, n = 0, k = 0;
     for (int i = 1; i < argc; i += 2) {
-        if (i + 1 < argc && strcmp(argv[i], "--isa") == 0 && onebit_isa_from_name(argv[i + 1]) >= 0)
-            isa = argv[i + 1];
+        if (i + 1 < argc && strcmp(argv[i], "--isa") == 0 && onebit_isa_from_name(argv[i + 1]))
+            isas &= onebit_isa_from_name(argv[i + 1]);
         else if (i + 1 == argc || strcmp(argv[i], "--size") != 0 ||
                  sscanf(argv[i + 1], "%zux%zux%zu", &m, &n, &k) != 3 || !m || !n || !k) {
-            fprintf(stderr, "usage: %s [--isa generic|avx2|avx512] [--size MxNxK]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--isa NAME] [--size MxNxK]\n", argv[0]);
             return 2;
         }
     }
@@ -186,13 +181,14 @@ int main(int argc, char **argv) {
     printf("{\"what\": \"machine\", \"isa\": \"%s\", \"clock_ghz\": %.3f, "
            "\"avx512_xor_popcnt_add_mac_per_cycle\": %.1f, "
            "\"avx512_f32_fma_mac_per_cycle\": %.1f, \"avx2_f32_fma_mac_per_cycle\": %.1f}\n",
-           onebit_isa_name(onebit_isa_detect()), bench_clock() * 1e-9, bench_avx512_bound, bench_avx512_fma,
-           bench_avx2_fma);
-    for (int tier = ONEBIT_ISA_COUNT - 1; tier >= 0; --tier) {
-        const onebit_gemm_variant *v = onebit_binary_gemm_variant((onebit_isa)tier);
-        if (!v || tier > (int)onebit_isa_detect() || (isa && tier != onebit_isa_from_name(isa)))
+           onebit_isa_name(onebit_isa_best(onebit_isas_here())), bench_clock() * 1e-9, bench_avx512_bound,
+           bench_avx512_fma, bench_avx2_fma);
+    for (; isas; isas &= isas - 1) {
+        const onebit_isa isa = onebit_isa_best(isas);
+        const onebit_gemm_variant *v = onebit_binary_gemm_variant(isa);
+        if (!v)
             continue;
-        bench_sign((onebit_isa)tier, m ? m : 4096, k ? k : 4096);
+        bench_sign(isa, m ? m : 4096, k ? k : 4096);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
             if (m)
                 bench_product(v, m, n, k), i = sizeof shapes / sizeof *shapes;

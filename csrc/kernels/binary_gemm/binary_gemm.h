@@ -7,6 +7,4 @@
 
 #include "kernels/gemm.h"
 
-const onebit_gemm_variant *onebit_binary_gemm_variant(onebit_isa isa);
-
 #endif

@@ -1,6 +1,6 @@
 /* The moves of the networks, as JSON lines. bench_elementwise [--isa NAME] */
 #include "kernels/bench_conv.h"
-#include "kernels/elementwise/elementwise.h"
+#include "kernels/families.h"
 
 typedef struct {
     const onebit_elementwise *ops;
@@ -28,14 +28,16 @@ static void report(const onebit_elementwise *ops, const char *what, double secon
 }
 
 int main(int argc, char **argv) {
-    const int only = argc == 3 && strcmp(argv[1], "--isa") == 0 ? onebit_isa_from_name(argv[2]) : -1;
+    onebit_isas isas = onebit_isas_here();
+    if (argc == 3 && strcmp(argv[1], "--isa") == 0)
+        isas &= onebit_isa_from_name(argv[2]);
     static const size_t chw[] = {3, 224, 224}, hwc[] = {28, 28, 128}, to_hwc[] = {1, 2, 0},
                         to_chw[] = {2, 0, 1};
     void *x = test_alloc_input(1 << 20), *out = test_alloc_input(1 << 20);
     memset(x, 1, 1 << 20);
-    for (int isa = onebit_isa_detect(); isa >= 0; --isa) {
-        const onebit_elementwise *ops = onebit_elementwise_variant((onebit_isa)isa);
-        if (!ops || (only >= 0 && isa != only))
+    for (; isas; isas &= isas - 1) {
+        const onebit_elementwise *ops = onebit_elementwise_variant(onebit_isa_best(isas));
+        if (!ops)
             continue;
         call c = {ops, {1, 3, chw, to_hwc}, 1, x, out, {{x, 64}, {x, 64}}, 28 * 28};
         report(ops, "permute u8 3x224x224 to 224x224x3", bench_best(call_permute, &c));

@@ -97,7 +97,4 @@ typedef struct {
     bool (*has_nan)(size_t count, const float *x);
 } onebit_elementwise;
 
-/* The table for exactly this ISA, or NULL. */
-const onebit_elementwise *onebit_elementwise_variant(onebit_isa isa);
-
 #endif

@@ -1,6 +1,6 @@
 /* BWN's layers: the 3x3 convolutions of ResNet-18 and AlexNet's second and third. */
 #include "kernels/bench_conv.h"
-#include "kernels/f32_binary_conv/f32_binary_conv.h"
+#include "kernels/families.h"
 
 int main(int argc, char **argv) {
     static const bench_shape shapes[] = {{56, 56, 64, 64, 3, 1, 1, 1},    {28, 28, 128, 128, 3, 1, 1, 1},

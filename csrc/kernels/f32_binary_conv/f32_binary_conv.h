@@ -12,7 +12,4 @@
 
 #include "kernels/conv.h"
 
-/* The variant for exactly this ISA, or NULL. */
-const onebit_conv_variant *onebit_f32_binary_conv_variant(onebit_isa isa);
-
 #endif

@@ -12,7 +12,4 @@
 
 #include "kernels/gemm.h"
 
-/* The variant for exactly this ISA, or NULL. */
-const onebit_gemm_variant *onebit_f32_binary_gemm_variant(onebit_isa isa);
-
 #endif

@@ -1,6 +1,6 @@
 /* The real convolutions of the networks: stems, downsamplings, depthwise and pointwise. */
 #include "kernels/bench_conv.h"
-#include "kernels/f32_conv/f32_conv.h"
+#include "kernels/families.h"
 
 int main(int argc, char **argv) {
     static const bench_shape shapes[] = {

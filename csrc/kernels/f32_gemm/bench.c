@@ -1,6 +1,6 @@
 /* GMAC/s of every variant: square layers, and the caller's own with `bench m n k`. */
 #include "kernels/bench_gemm.h"
-#include "kernels/f32_gemm/f32_gemm.h"
+#include "kernels/families.h"
 
 /* Best seconds of a call. */
 static double measure(const onebit_gemm_variant *variant, size_t m, size_t n, size_t k) {

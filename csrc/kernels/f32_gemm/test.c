@@ -1,15 +1,11 @@
 /* Every variant against a naive float64 sum: == where every order is exact, else within the stated bound. */
-#include "kernels/f32_gemm/f32_gemm.h"
+#include "kernels/families.h"
 #include "kernels/testing_real_gemm.h"
 
 int main(void) {
     static const test_gemm_family family = {onebit_f32_gemm_variant, test_float_weights,
                                             1}; /* a product rounds too */
     test_random random = test_seed(2002);
-#define ONEBIT_KERNEL(tier, variant) TEST_DISPATCH(gemm, f32_gemm, tier, variant)
-#include "kernels/f32_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
-    CHECK(onebit_f32_gemm_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");
     test_gemm_family_all(&random, &family);
     return test_finish();
 }

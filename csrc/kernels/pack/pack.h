@@ -30,7 +30,4 @@ typedef struct {
                    size_t out_channels, uint32_t *out);
 } onebit_pack;
 
-/* The table for exactly this ISA, or NULL. */
-const onebit_pack *onebit_pack_variant(onebit_isa isa);
-
 #endif

@@ -2,7 +2,7 @@
  * bench_pool [--isa NAME] */
 #include "base/bits.h"
 #include "kernels/bench_conv.h"
-#include "kernels/pool/pool.h"
+#include "kernels/families.h"
 
 typedef struct {
     void (*run)(const onebit_pool_args *);
@@ -44,10 +44,12 @@ static void report(const onebit_pool *ops, const char *what, void (*run)(const o
 }
 
 int main(int argc, char **argv) {
-    const int only = argc == 3 && strcmp(argv[1], "--isa") == 0 ? onebit_isa_from_name(argv[2]) : -1;
-    for (int isa = onebit_isa_detect(); isa >= 0; --isa) {
-        const onebit_pool *ops = onebit_pool_variant((onebit_isa)isa);
-        if (!ops || (only >= 0 && isa != only))
+    onebit_isas isas = onebit_isas_here();
+    if (argc == 3 && strcmp(argv[1], "--isa") == 0)
+        isas &= onebit_isa_from_name(argv[2]);
+    for (; isas; isas &= isas - 1) {
+        const onebit_pool *ops = onebit_pool_variant(onebit_isa_best(isas));
+        if (!ops)
             continue;
         report(ops, "max_bits", ops->max_bits, 32, 128, 2, 2, 0);
         report(ops, "max_bits", ops->max_bits, 16, 256, 2, 2, 0);

@@ -50,7 +50,4 @@ typedef struct {
     void (*channel_mean)(size_t rows, size_t channels, const float *x, float *out);
 } onebit_pool;
 
-/* The table for exactly this ISA, or NULL. */
-const onebit_pool *onebit_pool_variant(onebit_isa isa);
-
 #endif

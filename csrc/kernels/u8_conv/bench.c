@@ -1,6 +1,6 @@
 /* First layers that read bytes: the CIFAR-10 ConvNet's, and the stems of ImageNet's networks. */
 #include "kernels/bench_conv.h"
-#include "kernels/u8_conv/u8_conv.h"
+#include "kernels/families.h"
 
 int main(int argc, char **argv) {
     static const bench_shape shapes[] = {{32, 32, 3, 128, 3, 1, 1, 1},

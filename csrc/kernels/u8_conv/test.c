@@ -1,8 +1,7 @@
 /* Every variant against a naive sum in exact doubles, with ==. */
 #include "base/bits.h"
+#include "kernels/families.h"
 #include "kernels/testing_conv.h"
-#include "kernels/testing_dispatch.h"
-#include "kernels/u8_conv/u8_conv.h"
 
 typedef struct {
     uint8_t *x;
@@ -82,8 +81,8 @@ static void check_all(test_random *random, onebit_conv_shape s, size_t images, i
                       int32_t offset, filling how) {
     s.multiplier = multiplier, s.offset = offset;
     data d = make(random, &s, images, how);
-    for (int isa = 0; isa <= (int)onebit_isa_detect(); ++isa) {
-        const onebit_conv_variant *variant = onebit_u8_conv_variant((onebit_isa)isa);
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const onebit_conv_variant *variant = onebit_u8_conv_variant(onebit_isa_best(left));
         for (int kind = ONEBIT_EPILOGUE_I32; variant && kind <= ONEBIT_EPILOGUE_BITS; ++kind) {
             const onebit_epilogue epilogue = {kind, d.scale, d.bias, d.threshold, d.flip};
             test_conv_calls(random, variant, &s, images, d.x, d.w, &epilogue, check, &d);
@@ -103,10 +102,6 @@ int main(void) {
     static const int32_t scales[][2] = {{1, 0},   {2, -255},    {-3, 77}, {0, 5},
                                         {-2, -1}, {1000, -123}, {256, 1}};
     test_random random = test_seed(3003);
-#define ONEBIT_KERNEL(tier, variant) TEST_DISPATCH(conv, u8_conv, tier, variant)
-#include "kernels/u8_conv/kernels.inc"
-#undef ONEBIT_KERNEL
-    CHECK(onebit_u8_conv_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");
     for (size_t i = 0; i < 140; ++i) {
         const int32_t *scale = scales[i % (sizeof scales / sizeof *scales)];
         check_all(&random, test_conv_shape(&random), 1 + test_below(&random, 2), scale[0], scale[1],

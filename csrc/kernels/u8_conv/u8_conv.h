@@ -14,7 +14,4 @@
 
 #include "kernels/conv.h"
 
-/* The variant for exactly this ISA, or NULL. */
-const onebit_conv_variant *onebit_u8_conv_variant(onebit_isa isa);
-
 #endif

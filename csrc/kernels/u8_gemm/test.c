@@ -3,8 +3,7 @@
 
 #include "base/bits.h"
 #include "base/testing.h"
-#include "kernels/testing_dispatch.h"
-#include "kernels/u8_gemm/u8_gemm.h"
+#include "kernels/families.h"
 
 typedef struct {
     size_t m, n, k;
@@ -162,9 +161,9 @@ static void check_variant(const onebit_gemm_variant *variant, const problem *p, 
 
 static void check_all(test_random *random, problem p, filling how) {
     data d = make(random, &p, how);
-    for (int isa = 0; isa < ONEBIT_ISA_COUNT; ++isa) {
-        const onebit_gemm_variant *variant = onebit_u8_gemm_variant((onebit_isa)isa);
-        if (variant && isa <= (int)onebit_isa_detect())
+    for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
+        const onebit_gemm_variant *variant = onebit_u8_gemm_variant(onebit_isa_best(left));
+        if (variant)
             check_variant(variant, &p, &d);
     }
     release(&d);
@@ -174,10 +173,6 @@ int main(void) {
     static const size_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511};
     enum { SIZES = sizeof sizes / sizeof *sizes };
     test_random random = test_seed(2001);
-#define ONEBIT_KERNEL(tier, variant) TEST_DISPATCH(gemm, u8_gemm, tier, variant)
-#include "kernels/u8_gemm/kernels.inc"
-#undef ONEBIT_KERNEL
-    CHECK(onebit_u8_gemm_variant(ONEBIT_ISA_COUNT) == NULL, "no such tier");
     for (size_t i = 0; i < SIZES; ++i)
         for (size_t j = 0; j < 3; ++j) {
             const problem p = {.m = 1 + test_below(&random, 9),

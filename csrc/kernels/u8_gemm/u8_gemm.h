@@ -17,7 +17,4 @@
 
 #include "kernels/gemm.h"
 
-/* The variant for exactly this ISA, or NULL. */
-const onebit_gemm_variant *onebit_u8_gemm_variant(onebit_isa isa);
-
 #endif

@@ -32,7 +32,8 @@ def cpu_name() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """What Linux lists as this CPU's features; empty where it lists none."""
-    return frozenset(_cpuinfo().get("flags", "").split())
+    fields = _cpuinfo()
+    return frozenset((fields.get("flags") or fields.get("Features", "")).split())  # x86, ARM
 
 
 def usable_cpus() -> int:

@@ -9,18 +9,15 @@ import argparse
 import os
 import re
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onebit import __version__
 from onebit.cli.show import print_json
 
-HELP = "show CPU features, the chosen kernels, versions, and what is missing"
+if TYPE_CHECKING:
+    from onebit.runtime.library import Isa
 
-# What decides between the kernels, as /proc/cpuinfo calls it.
-_CPU_FEATURES = (
-    "popcnt", "avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq",
-    "avx512_vnni",
-)  # fmt: skip
+HELP = "show CPU features, the chosen kernels, versions, and what is missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask the library, the system and the package list; print; fail if the engine cannot run."""
+    library = _library()
     facts: dict[str, Any] = {
         "onebit": __version__,
-        "machine": _machine(),
-        "library": _library(),
+        "machine": _machine(library.pop("features", ())),
+        "library": library,
         "environment": {
             key: os.environ[key]
             for key in ("ONEBIT_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY")
@@ -48,13 +46,14 @@ def run(args: argparse.Namespace) -> int:
     return 0 if facts["library"]["runs"] else 1
 
 
-def _machine() -> dict[str, Any]:
+def _machine(features: tuple[str, ...]) -> dict[str, Any]:
+    """CPU, system and Python; which of `features`, on which the choice of kernels rests, the CPU has."""
     from onebit.bench.machine import cpu_flags, describe_machine
 
     flags = cpu_flags()
     return {
         **describe_machine(),
-        "features": {name: name in flags for name in _CPU_FEATURES} if flags else {},
+        "features": {name: name in flags for name in features} if flags else {},
     }
 
 
@@ -64,7 +63,7 @@ def _library() -> dict[str, Any]:
 
     try:
         library = runtime.library()
-        facts: dict[str, Any] = {"loads": True, "path": library.path, "detected": library.isa_detected}
+        facts: dict[str, Any] = {"loads": True, "path": library.path, "features": _features(library.isas)}
         facts["available"] = list(runtime.available_isas())
     except runtime.EngineError as error:
         return {"loads": False, "runs": False, "error": str(error)}
@@ -74,6 +73,11 @@ def _library() -> dict[str, Any]:
     except runtime.EngineError as error:  # ONEBIT_ISA asks for what is not here
         return {**facts, "runs": False, "error": str(error)}
     return {**facts, "runs": True}
+
+
+def _features(isas: tuple[Isa, ...]) -> tuple[str, ...]:
+    """What the instruction sets of this architecture need of a CPU, each once."""
+    return tuple(dict.fromkeys(name for isa in isas if isa.native for name in isa.features))
 
 
 def _kernels() -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from onebit.errors import OnebitError
+
 # Module name → how a user installs it. The extras are those of pyproject.toml.
 INSTALL_WITH = {
     "torch": "train",
@@ -21,7 +23,7 @@ INSTALL_WITH = {
 }
 
 
-class UserError(Exception):
+class UserError(OnebitError):
     """A mistake in what the user typed or in a file that the user named; exit code 2."""
 
 

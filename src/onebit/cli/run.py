@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = "run a .onebit file on an array, on images or on sounds"
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"-o {args.output!r}: the output is an array; name a file ending in .npy")
     if args.output and not Path(args.output).parent.is_dir():
         raise UserError(f"-o {args.output!r}: the folder {str(Path(args.output).parent)!r} does not exist")
-    from onebit.cli.inputs import read_inputs
+    from onebit.cli.samples import read_inputs
     from onebit.program import DType, load
 
     program = load(path)
@@ -81,10 +81,10 @@ def _show(output: npt.NDArray[Any], names: list[str]) -> None:
     if output.ndim != 2:
         print(output)
         return
-    for index, scores in enumerate(output[:_MOST_SHOWN]):
+    for index, scores in enumerate(output[:_MAX_SHOWN]):
         name = names[index] if len(names) == len(output) else f"sample {index}"
-        values = " ".join(f"{value:.4g}" for value in scores[:_MOST_SHOWN])
-        more = " …" if len(scores) > _MOST_SHOWN else ""
+        values = " ".join(f"{value:.4g}" for value in scores[:_MAX_SHOWN])
+        more = " …" if len(scores) > _MAX_SHOWN else ""
         print(f"{name}: class {int(scores.argmax())}   scores {values}{more}")
-    if len(output) > _MOST_SHOWN:
-        print(f"… {len(output) - _MOST_SHOWN} more; -o FILE.npy saves all")
+    if len(output) > _MAX_SHOWN:
+        print(f"… {len(output) - _MAX_SHOWN} more; -o FILE.npy saves all")

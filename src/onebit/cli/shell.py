@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 from onebit import __version__
 from onebit.cli import bench, convert, demo, doctor, eval, inspect, run, train
 from onebit.cli.errors import UserError, did_you_mean, missing_package
+from onebit.errors import OnebitError
 
 
 class Command(Protocol):
@@ -125,11 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def users_mistake(error: Exception) -> str | None:
     """The message if `error` is the user's mistake; None if it is a defect, which keeps its traceback.
 
-    Exceptions that onebit defines, and a ValueError, TypeError or OSError that onebit's own code raises,
+    An OnebitError, and a ValueError, TypeError or OSError that onebit's own code raises,
     carry messages written for users. What comes out of other packages does not, except for a file that
     cannot be opened and a package that is missing.
     """
-    if isinstance(error, UserError) or type(error).__module__.startswith("onebit."):
+    if isinstance(error, OnebitError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("onebit"):
         return missing_package(error.name)

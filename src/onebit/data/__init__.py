@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 if TYPE_CHECKING:
     from onebit.data.loading import NAMES, load

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onebit.data.errors import DataError
 from onebit.data.folder import FileKind, class_parts
 from onebit.data.splits import Split, Splits, make_splits
 from onebit.data.wav import SAMPLE_RATE, fitted, read_wav
+from onebit.errors import DataError
 
 SAMPLES = 8000  # of a clip
 

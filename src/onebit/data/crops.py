@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -101,7 +101,7 @@ def read_window(
                 else crops.draw(width, height, generator)
             )
             if crops is not None:  # a test decodes in full, as everyone else's does
-                image.draft(None, _least_size(image.size, box, size))
+                image.draft(None, _min_size(image.size, box, size))
             image.load()
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -117,7 +117,7 @@ def read_window(
     return np.ascontiguousarray((pixels[:, ::-1] if flip else pixels).transpose(2, 0, 1))
 
 
-def _least_size(whole: tuple[int, int], box: Box, size: int) -> tuple[int, int]:
+def _min_size(whole: tuple[int, int], box: Box, size: int) -> tuple[int, int]:
     """What the whole image must measure at least so that the window in it has `size` × `size` pixels."""
     across, down = box[2] - box[0], box[3] - box[1]
     return math.ceil(whole[0] * size / across), math.ceil(whole[1] * size / down)

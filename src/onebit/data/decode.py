@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 Size: TypeAlias = int | tuple[int, int]
 

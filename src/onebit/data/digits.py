@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.errors import DataError
 
 TEST_IMAGES = 360
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from onebit.data.decode import Size, decode_images
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.errors import DataError
 
 Labels: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 Part: TypeAlias = tuple[list[Path], Labels]
@@ -94,16 +94,16 @@ def class_parts(
     return classes, parts
 
 
-def _class_names(root: Path, kind: FileKind, least: int = 2) -> tuple[str, ...]:
+def _class_names(root: Path, kind: FileKind, min_count: int = 2) -> tuple[str, ...]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names and any(p.suffix.lower() in kind.suffixes for p in root.iterdir()):
         raise DataError(
             f"{root}: its {kind.noun}s lie in no class folders, so nothing tells their classes; move each"
             " into a sub-folder named after its class (for ImageNet its synset, such as n01440764)"
         )
-    if len(names) < least:
+    if len(names) < min_count:
         found = f"only {names[0]!r}" if names else "none"
-        need = "two class folders or more" if least > 1 else "a class folder"
+        need = "two class folders or more" if min_count > 1 else "a class folder"
         raise DataError(f"{root}: {need} must be there, found {found}; {kind.layout}")
     if _SPLIT_NAMES.issuperset(name.lower() for name in names):
         raise DataError(
@@ -142,7 +142,7 @@ def _other_parts(
         folder = next((root / n for n in names if (root / n).is_dir()), None)
         if folder is None or what in skipped:
             continue
-        unknown = sorted(set(_class_names(folder, kind, least=1)) - set(classes))
+        unknown = sorted(set(_class_names(folder, kind, min_count=1)) - set(classes))
         if unknown:
             raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of {root / 'train'}")
         present = tuple(c for c in classes if (folder / c).is_dir())

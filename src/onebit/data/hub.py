@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from onebit.data.decode import Size, decode_images
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.errors import DataError
 
 _PROBE_SECONDS = 5.0
 ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
-_MOST_CLASSES = 1 << 20  # of a set that does not name its classes: beyond, the column holds something else
+_MAX_CLASSES = 1 << 20  # of a set that does not name its classes: beyond, the column holds something else
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
@@ -281,6 +281,6 @@ def _class_names(place: str, feature: Any, labels: np.ndarray[Any, Any]) -> tupl
     if given := getattr(feature, "names", None):
         return tuple(given)
     largest = int(labels.max(initial=0))
-    if largest >= _MOST_CLASSES:
+    if largest >= _MAX_CLASSES:
         raise DataError(f"{place}: a label is {largest}; labels must count the classes from 0")
     return tuple(map(str, range(largest + 1)))

@@ -10,12 +10,12 @@ from typing import Any
 from onebit.data.audio import SAMPLES, load_audio_folder
 from onebit.data.decode import Size
 from onebit.data.digits import load_digits
-from onebit.data.errors import DataError
 from onebit.data.folder import LAYOUT_HELP, load_image_folder
 from onebit.data.hub import KNOWN, HubSet, load_hub_set
 from onebit.data.splits import Splits
 from onebit.data.wav import SAMPLE_RATE
 from onebit.data.whiten import whiten as whitened
+from onebit.errors import DataError
 
 _NO_FSDD = (
     "the data set 'fsdd' is read from a folder of WAV files: get the Free Spoken Digit Dataset"

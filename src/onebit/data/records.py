@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 Encoded: TypeAlias = tuple[bytes | str, int]
 """An image file, its bytes or its path, and its label."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 
 @dataclass(frozen=True)

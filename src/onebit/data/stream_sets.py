@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onebit.data.errors import DataError
 from onebit.data.folder import IMAGES, class_parts
 from onebit.data.hub import (
     ADVICE,
@@ -24,6 +23,7 @@ from onebit.data.loading import data_folder, kind_of, unknown_name
 from onebit.data.records import FileRecords, ParquetRecords, parquet_schema
 from onebit.data.splits import fixed_permutation
 from onebit.data.streaming import ImageStream, Part
+from onebit.errors import DataError
 
 
 def open_stream(

@@ -17,9 +17,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from onebit.data.crops import Crops, read_window
-from onebit.data.errors import DataError
 from onebit.data.order import LANES, SPREAD, EpochOrder, Ints
 from onebit.data.records import Encoded, Records
+from onebit.errors import DataError
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 

@@ -12,13 +12,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from onebit.data.errors import DataError
+from onebit.errors import DataError
 
 SAMPLE_RATE = 8000  # Hz: that of sounds unless another is given
 Samples: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 _ZERO_CROSSINGS = 16  # of the sinc, each side: more makes a steeper low-pass and takes longer
-_MOST_RATE = 1 << 20
+_MAX_RATE = 1 << 20
 
 
 def read_wav(path: Path, sample_rate: int) -> Samples:
@@ -36,7 +36,7 @@ def read_wav(path: Path, sample_rate: int) -> Samples:
             f"{path} cannot be read as a WAV file: {str(error) or 'it ends within its header'}"
             " (uncompressed PCM is needed)"
         ) from error
-    if width not in (1, 2, 3, 4) or not 1 <= rate <= _MOST_RATE:
+    if width not in (1, 2, 3, 4) or not 1 <= rate <= _MAX_RATE:
         raise DataError(f"{path}: {8 * width}-bit samples at {rate} Hz; 8, 16, 24 or 32-bit PCM is needed")
     if len(raw) != frames * channels * width:
         raise DataError(

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from onebit.data.errors import DataError
 from onebit.data.splits import Split, Splits
+from onebit.errors import DataError
 
-_NORM, _FILTER_BIAS, _LEAST_NORM = 55.0, 0.1, 1e-8
+_NORM, _FILTER_BIAS, _MIN_NORM = 55.0, 0.1, 1e-8
 _CHUNK = 10_000  # images in float64 at a time
 
 
@@ -58,7 +58,7 @@ def _normalized(images: Tensor) -> Tensor:
     x = images.flatten(1).double()
     x = x - x.mean(dim=1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True) / _NORM
-    return x / torch.where(norm < _LEAST_NORM, 1.0, norm)  # an image of one colour stays 0
+    return x / torch.where(norm < _MIN_NORM, 1.0, norm)  # an image of one colour stays 0
 
 
 def _zca(parts: list[Tensor]) -> tuple[Tensor, Tensor]:

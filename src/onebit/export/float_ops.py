@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onebit.errors import OnebitError
+
 Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
 
-class NotComparable(ValueError):
+class NotComparable(OnebitError, ValueError):
     """This Program has an op that the float peers do not know."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from onebit.errors import ConversionError, Problem
 from onebit.lowering.convert import convert
-from onebit.lowering.errors import ConversionError, Problem
 
 __all__ = ["ConversionError", "Problem", "convert"]

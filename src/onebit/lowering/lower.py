@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from onebit.errors import ConversionError, Problem
 from onebit.lowering.capture.captured import Captured, Input, TorchCall, batch_sizes, substitute
 from onebit.lowering.capture.constant_folding import is_random
 from onebit.lowering.emit.context import RULES, TAKES_PADDING, Context, Refused
-from onebit.lowering.errors import ConversionError, Problem
 from onebit.lowering.refusals import FROM_BATCH_SIZE, FROM_DATA, RANDOM, advice, padded_elsewhere
 from onebit.lowering.rules import arithmetic, conv, linear, norm, pool, shape, sign
 from onebit.lowering.values.kinds import Bytes, Floats, Known, Padded, Signs, Value, Varying

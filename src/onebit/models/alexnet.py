@@ -59,7 +59,7 @@ class AlexNet(ImageSequential):
         input_scale: InputScale | None = "xnor",
         normalize: bool = True,
     ) -> None:
-        _, height, width = check_image(input_shape, classes, least=63)
+        _, height, width = check_image(input_shape, classes, min_size=63)
         check_sizes("widths", widths)
         check_sizes("hidden", hidden)
         check_choice("variant", variant, get_args(Variant))

@@ -63,7 +63,7 @@ class BinaryConnectConvNet(ImageSequential):
         input_scale: InputScale | None = "xnor",
         scale_pixels: bool = True,
     ) -> None:
-        channels, height, width = check_image(input_shape, classes, least=2 ** len(widths))
+        channels, height, width = check_image(input_shape, classes, min_size=2 ** len(widths))
         check_sizes("widths", widths)
         check_sizes("hidden", hidden)
         if form not in get_args(Form):

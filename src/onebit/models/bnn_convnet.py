@@ -55,7 +55,7 @@ class BnnConvNet(ImageSequential):
         bn_momentum: float = 0.1,
         scale_pixels: bool = True,
     ) -> None:
-        channels, height, width = check_image(input_shape, classes, least=2 ** len(widths))
+        channels, height, width = check_image(input_shape, classes, min_size=2 ** len(widths))
         check_sizes("widths", widths)
         check_sizes("hidden", hidden)
         layers: OrderedDict[str, nn.Module] = OrderedDict()

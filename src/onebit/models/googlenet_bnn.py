@@ -102,7 +102,7 @@ class GoogLeNetBnn(ImageSequential):
         *,
         normalize: bool = True,
     ) -> None:
-        channels, _, _ = check_image(input_shape, classes, least=2)
+        channels, _, _ = check_image(input_shape, classes, min_size=2)
         check_sizes("stem", stem)
         if len(stem) != 3:
             raise ValueError(f"stem must be the widths of three convolutions; got {stem!r}")

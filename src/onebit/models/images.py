@@ -13,13 +13,13 @@ from onebit.models.mlp import check_sizes
 __all__ = ["ImageModel", "ImageSequential", "check_image", "check_sizes"]
 
 
-def check_image(input_shape: Sequence[int], classes: int, *, least: int) -> tuple[int, int, int]:
-    """(channels, height, width); ValueError unless the image has height and width >= least, classes >= 1."""
+def check_image(input_shape: Sequence[int], classes: int, *, min_size: int) -> tuple[int, int, int]:
+    """(channels, height, width); ValueError below min_size × min_size or 1 class."""
     check_sizes("input_shape", input_shape)
     check_sizes("classes", [classes])
-    if len(input_shape) != 3 or min(input_shape[1:]) < least:
+    if len(input_shape) != 3 or min(input_shape[1:]) < min_size:
         raise ValueError(
-            f"input_shape must be (channels, height, width), height and width at least {least}; "
+            f"input_shape must be (channels, height, width), height and width at least {min_size}; "
             f"got {tuple(input_shape)!r}"
         )
     channels, height, width = input_shape

@@ -61,20 +61,20 @@ class RandomShift(nn.Module):
     The shifts are whole numbers, drawn uniformly from torch's global generator of x's device, one a sound.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_shift: int) -> None:
         super().__init__()
-        self.most = most
+        self.max_shift = max_shift
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.most == 0:
+        if not self.training or self.max_shift == 0:
             return x
-        shift = torch.randint(-self.most, self.most + 1, (len(x), 1, 1), device=x.device)
+        shift = torch.randint(-self.max_shift, self.max_shift + 1, (len(x), 1, 1), device=x.device)
         source = torch.arange(x.shape[2], device=x.device) + shift
         there = (source >= 0) & (source < x.shape[2])
         return torch.where(there, x.gather(2, source.clamp(0, x.shape[2] - 1)), 0)
 
     def extra_repr(self) -> str:
-        return str(self.most)
+        return str(self.max_shift)
 
 
 class FilterBank(nn.Module):
@@ -213,9 +213,9 @@ def _check(
     if shift < 0:
         raise ValueError(f"shift must be at least 0; got {shift}")
     frames = 2 ** min(convolutions, _POOLS)
-    least = taps + stride * ((frames + 1) * (hop // stride) - 1)
-    if input_shape[1] < least:
+    needed = taps + stride * ((frames + 1) * (hop // stride) - 1)
+    if input_shape[1] < needed:
         raise ValueError(
-            f"input_shape={tuple(input_shape)!r}: {least} samples or more are needed for {frames} frames of"
+            f"input_shape={tuple(input_shape)!r}: {needed} samples or more are needed for {frames} frames of"
             f" {2 * hop} samples"
         )

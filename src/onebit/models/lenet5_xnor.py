@@ -42,7 +42,7 @@ class LeNet5Xnor(ImageSequential):
         input_scale: InputScale | None = None,
         scale_pixels: bool = True,
     ) -> None:
-        channels, height, width = check_image(input_shape, classes, least=16)
+        channels, height, width = check_image(input_shape, classes, min_size=16)
         check_sizes("widths", widths)
         check_sizes("hidden", [hidden])
         if len(widths) != 2:

@@ -68,7 +68,7 @@ class NinXnor(ImageSequential):
         input_scale: InputScale | None = None,
         scale_pixels: bool = True,
     ) -> None:
-        channels, _, _ = check_image(input_shape, classes, least=1)
+        channels, _, _ = check_image(input_shape, classes, min_size=1)
         check_sizes("widths", widths)
         if len(widths) != 8:
             raise ValueError(f"widths must be the channels of eight convolutions; got {widths!r}")

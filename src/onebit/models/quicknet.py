@@ -132,7 +132,7 @@ class QuickNet(ImageSequential):
                 f"got widths={widths!r}, blocks={blocks!r}"
             )
         # The stem turns s pixels into ceil(s/4), a transition m >= 2 into ceil((m - 1)/2).
-        channels, _, _ = check_image(input_shape, classes, least=2 ** (len(widths) + 1) - 3)
+        channels, _, _ = check_image(input_shape, classes, min_size=2 ** (len(widths) + 1) - 3)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if normalize:
             layers["pixels"] = NormalizePixels((0.5,) * channels, (0.5,) * channels)

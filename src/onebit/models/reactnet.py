@@ -92,7 +92,7 @@ class ReActNetA(ImageSequential):
         binary_weights: bool = True,
         normalize: bool = True,
     ) -> None:
-        channels, _, _ = check_image(input_shape, classes, least=2)
+        channels, _, _ = check_image(input_shape, classes, min_size=2)
         check_sizes("widths", widths)
         if not widths or any(b not in (a, 2 * a) for a, b in pairwise(widths)):
             raise ValueError(f"each of widths must be the one before it or its double; got {widths!r}")

@@ -183,7 +183,7 @@ class ResNet18(ImageSequential):
         input_scale: InputScale | None = "xnor",
         normalize: bool = True,
     ) -> None:
-        channels, _, _ = check_image(input_shape, classes, least=2)
+        channels, _, _ = check_image(input_shape, classes, min_size=2)
         check_sizes("widths", widths)
         check_sizes("blocks", blocks)
         check_choice("variant", variant, get_args(Variant))

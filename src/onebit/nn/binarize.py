@@ -34,12 +34,12 @@ from torch import nn
 
 from onebit.nn import quantizers
 from onebit.nn.batch_norm import BatchNormFeatures
-from onebit.nn.binarize_report import BinarizeReport, LayerReport, weigh
+from onebit.nn.binarize_report import BinarizeLayerReport, BinarizeReport, weigh
 from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale, check_choice, check_count
-from onebit.nn.chains import dropout_notes, normalized, reordered, replaced
 from onebit.nn.from_float import BinaryOptions, binary_from_float
-from onebit.nn.layers import BinaryLinear
+from onebit.nn.linear import BinaryLinear
 from onebit.nn.module_scan import Calls, holds_products, keep_calling_layers_, obstacles, record_calls
+from onebit.nn.sequences import dropout_notes, normalized, reordered, replaced
 
 __all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
 
@@ -80,7 +80,7 @@ def binarize(
     reorder: bool = False,
     skip: Skip = (),
     keep_ends: bool = True,
-    least_terms: int = 64,
+    min_terms: int = 64,
     depthwise: bool = False,
     example: Any = None,
     inplace: bool = False,
@@ -109,7 +109,7 @@ def binarize(
         children covers them), classes, functions (name, module) -> bool, or several of these.
     keep_ends: leave the first and the last product layer real, as the papers do; an embedding counts as one.
         First and last by execution if there is an `example`, else in the order of registration.
-    least_terms: layers whose sums have fewer terms than this, in_channels/groups · kernel size, stay real:
+    min_terms: layers whose sums have fewer terms than this, in_channels/groups · kernel size, stay real:
         they gain little and lose much (1×1 convolutions of few channels).
     depthwise: True to include convolutions whose groups have one channel each.
     example: an input of the model (a tuple: several arguments, a mapping: keywords), with which it is run
@@ -122,14 +122,14 @@ def binarize(
     _check_model(model)
     options = _options(weights, inputs, weight_scale, input_scale)
     check_choice("norm", norm, (None, *get_args(Norm)))
-    check_count("least_terms", least_terms)
+    check_count("min_terms", min_terms)
     if not inplace:
         model = copy.deepcopy(model)
     calls = None if example is None else record_calls(model, example)
     reasons = dict(obstacles(model))
     for name, module in model.named_modules():
         if holds_products(module) and name not in reasons:
-            reason = _too_small(module, least_terms, depthwise) or _uncalled(name, calls)
+            reason = _too_small(module, min_terms, depthwise) or _uncalled(name, calls)
             if reason:
                 reasons[name] = reason
     reasons.update(_skipped(model, skip))
@@ -207,13 +207,13 @@ def _options(
     return options
 
 
-def _too_small(module: nn.Module, least_terms: int, depthwise: bool) -> str | None:
+def _too_small(module: nn.Module, min_terms: int, depthwise: bool) -> str | None:
     weight = module._parameters["weight"]
     assert weight is not None
     if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups > 1 and weight.shape[1] == 1:
         return None if depthwise else "depthwise"
     terms = weight[0].numel()
-    return f"sums of {terms} terms, fewer than {least_terms}" if terms < least_terms else None
+    return f"sums of {terms} terms, fewer than {min_terms}" if terms < min_terms else None
 
 
 def _uncalled(name: str, calls: Calls | None) -> str | None:
@@ -310,6 +310,6 @@ def _report(
             parameters, bits = weigh(module.modules() if name in done else [module], seen)
             kind = type(module.product if isinstance(module, NormedLayer) else module).__name__
             reason = done.get(name) or reasons[name]
-            layers.append(LayerReport(name, kind, name in done, reason, parameters, bits))
+            layers.append(BinarizeLayerReport(name, kind, name in done, reason, parameters, bits))
     other_parameters, other_bits = weigh(model.modules(), seen)
     return BinarizeReport(tuple(layers), other_parameters, other_bits, bits_before, tuple(notes))

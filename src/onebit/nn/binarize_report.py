@@ -10,11 +10,11 @@ from torch.nn.parameter import is_lazy
 
 from onebit.nn.binary_layer import BinaryLayer
 
-__all__ = ["BinarizeReport", "LayerReport", "weigh"]
+__all__ = ["BinarizeLayerReport", "BinarizeReport", "weigh"]
 
 
 @dataclass(frozen=True)
-class LayerReport:
+class BinarizeLayerReport:
     """One product layer. name: as in model.named_modules(). kind: its class now. reason: why it is as it is.
     parameters: how many it holds, a normalization in front included. bits: what they take in inference, one
     bit a one-bit weight."""
@@ -35,19 +35,19 @@ class BinarizeReport:
     notes: what else was changed: activations left out, a fast path switched off.
     """
 
-    layers: tuple[LayerReport, ...]
+    layers: tuple[BinarizeLayerReport, ...]
     other_parameters: int
     other_bits: int
     bits_before: int
     notes: tuple[str, ...] = ()
 
     @property
-    def binary(self) -> tuple[LayerReport, ...]:
+    def binary(self) -> tuple[BinarizeLayerReport, ...]:
         """The layers that became binary."""
         return tuple(layer for layer in self.layers if layer.binary)
 
     @property
-    def real(self) -> tuple[LayerReport, ...]:
+    def real(self) -> tuple[BinarizeLayerReport, ...]:
         """The layers that stayed as they were."""
         return tuple(layer for layer in self.layers if not layer.binary)
 

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 from onebit.nn.activations import RSign
 from onebit.nn.binary_layer import BinaryLayer
-from onebit.nn.conv import BinaryConv1d, BinaryConv2d, _BinaryConv
-from onebit.nn.layers import BinaryLinear
+from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, _BinaryConv
+from onebit.nn.linear import BinaryLinear
 from onebit.nn.markers import emits_markers
 from onebit.nn.modes import modes_kept
 from onebit.nn.pixels import ScalePixels
 from onebit.nn.quantizers import EDE, ApproxSign, SteSign, StochasticSign, SwishSign
 from onebit.nn.quantizers_weight import ReCU
-from onebit.nn.saved_functions import PIXELS, SIGNS, Grid, batch_norm, max_pool2d, product, sign
+from onebit.nn.saved_functions import PIXELS, SIGNS, SavedGrid, batch_norm, max_pool2d, product, sign
 
 __all__ = ["save_bits_"]
 
@@ -45,7 +45,7 @@ __all__ = ["save_bits_"]
 class _SavedProduct(BinaryLayer):
     """What the products share: `grid` is that of their input, None where it is real."""
 
-    grid: Grid | None
+    grid: SavedGrid | None
 
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
         if not _saves(q):
@@ -84,7 +84,7 @@ class SavedSteSign(SteSign):
 class _SavedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm over an input on `grid`, which it saves as integers."""
 
-    grid: Grid
+    grid: SavedGrid
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var, factor = self.running_mean, self.running_var, self.momentum
@@ -154,9 +154,9 @@ class _Flow:
     """Which grid each tensor of a forward pass is on, as far as modules hand it to one another."""
 
     def __init__(self) -> None:
-        self.inputs: dict[nn.Module, Grid | None] = {}
+        self.inputs: dict[nn.Module, SavedGrid | None] = {}
         # By identity: the tensors are kept, so that no identity is given twice, with the version they had.
-        self._known: dict[int, tuple[Tensor, int, Grid | None]] = {}
+        self._known: dict[int, tuple[Tensor, int, SavedGrid | None]] = {}
 
     def watch(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A forward hook."""
@@ -168,7 +168,7 @@ class _Flow:
             return  # its output is that of a child, or comes from elsewhere
         self._known[id(output)] = output, output._version, self._after(module, grid)
 
-    def _grid_of(self, x: Tensor) -> Grid | None:
+    def _grid_of(self, x: Tensor) -> SavedGrid | None:
         tensor, version, grid = self._known.get(id(x), (None, 0, None))
         return grid if tensor is not None and tensor._version == version else None
 
@@ -177,7 +177,7 @@ class _Flow:
         return next(module.children(), None) is not None and not isinstance(module, BinaryLayer)
 
     @staticmethod
-    def _after(module: nn.Module, grid: Grid | None) -> Grid | None:
+    def _after(module: nn.Module, grid: SavedGrid | None) -> SavedGrid | None:
         if _gives_signs(module):
             return SIGNS
         if isinstance(module, ScalePixels):
@@ -187,20 +187,20 @@ class _Flow:
         return grid if type(module) in _KEEP_VALUES else None
 
 
-def _product_grid(layer: BinaryLayer, grid: Grid | None) -> Grid | None:
+def _product_grid(layer: BinaryLayer, grid: SavedGrid | None) -> SavedGrid | None:
     """What a layer's product sees, of an input on `grid`."""
     if layer.input_quantizer is None:
         return grid
     return SIGNS if _gives_signs(layer.input_quantizer) else None
 
 
-def _sum_grid(layer: BinaryLayer, grid: Grid | None) -> Grid | None:
+def _sum_grid(layer: BinaryLayer, grid: SavedGrid | None) -> SavedGrid | None:
     """What a layer gives: a sum of K numbers of the grid, unless a factor or a bias comes after it."""
     after = (layer.weight_scale, layer.input_scale, layer.bias)
     own_factor = hasattr(layer.weight_quantizer, "factors")
     if grid is None or own_factor or not _has_sign_weights(layer) or any(part is not None for part in after):
         return None
-    return Grid(grid.quantum, grid.bound * layer.weight[0].numel())
+    return SavedGrid(grid.quantum, grid.bound * layer.weight[0].numel())
 
 
 def save_bits_(model: nn.Module, *example: Tensor) -> dict[str, str]:
@@ -244,7 +244,7 @@ def _followed(model: nn.Module, example: tuple[Tensor, ...]) -> _Flow:
     return flow
 
 
-def _change(module: nn.Module, grid: Grid | None) -> str:
+def _change(module: nn.Module, grid: SavedGrid | None) -> str:
     """Give the module the class that saves less, if there is one; returns what it saves then."""
     kind = type(module)
     if kind in _PRODUCTS:
@@ -264,7 +264,7 @@ def _change(module: nn.Module, grid: Grid | None) -> str:
     return ""
 
 
-def _stored(grid: Grid | None) -> str:
+def _stored(grid: SavedGrid | None) -> str:
     if grid == SIGNS:
         return "1 bit"
     return "as it is" if grid is None or grid.dtype is None else str(grid.dtype).removeprefix("torch.")

@@ -18,7 +18,7 @@ from onebit.nn.markers import sign_formula
 __all__ = [
     "PIXELS",
     "SIGNS",
-    "Grid",
+    "SavedGrid",
     "batch_norm",
     "decode",
     "encode",
@@ -34,7 +34,7 @@ _PACK = 0x0102040810204080  # times eight bytes of 0 or 1 as one number: its top
 
 
 @dataclass(frozen=True)
-class Grid:
+class SavedGrid:
     """What values a tensor can hold: integers from -bound to bound, times quantum (a power of two)."""
 
     quantum: float
@@ -46,8 +46,8 @@ class Grid:
         return torch.int8 if self.bound < 2**7 else torch.int16 if self.bound < 2**15 else None
 
 
-SIGNS = Grid(1.0, 1)  # +1 and -1, never 0
-PIXELS = Grid(2.0**-8, 255)
+SIGNS = SavedGrid(1.0, 1)  # +1 and -1, never 0
+PIXELS = SavedGrid(2.0**-8, 255)
 
 
 def pack_mask(mask: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def encode(x: Tensor, grid: Grid | None) -> Tensor:
+def encode(x: Tensor, grid: SavedGrid | None) -> Tensor:
     """x as bits or small integers; x itself where grid is None or needs as many bytes as float32."""
     if grid == SIGNS:
         return pack_mask(x > 0)
@@ -90,7 +90,7 @@ def encode(x: Tensor, grid: Grid | None) -> Tensor:
 
 
 def decode(
-    code: Tensor, grid: Grid | None, shape: torch.Size, channels_last: bool, dtype: torch.dtype
+    code: Tensor, grid: SavedGrid | None, shape: torch.Size, channels_last: bool, dtype: torch.dtype
 ) -> Tensor:
     """The inverse of `encode`: exact, since a quantum is a power of two."""
     if grid == SIGNS:
@@ -126,8 +126,8 @@ class _Product(_Function):
         ctx: Any,
         x: Tensor,
         weight: Tensor,
-        grid: Grid | None,
-        weight_grid: Grid | None,
+        grid: SavedGrid | None,
+        weight_grid: SavedGrid | None,
         how: tuple[Any, ...] | None,
     ) -> Tensor:
         ctx.save_for_backward(encode(x, grid), encode(weight, weight_grid))
@@ -197,7 +197,7 @@ class _BatchNorm(_Function):
         running_var: Tensor,
         factor: float,
         eps: float,
-        grid: Grid,
+        grid: SavedGrid,
     ) -> Any:
         y, mean, invstd, new_mean, new_var = torch.ops.aten._native_batch_norm_legit_functional(
             x, weight, bias, running_mean, running_var, True, factor, eps
@@ -261,7 +261,11 @@ def sign(x: Tensor, window: float) -> Tensor:
 
 
 def product(
-    x: Tensor, weight: Tensor, grid: Grid | None, weight_grid: Grid | None, how: tuple[Any, ...] | None
+    x: Tensor,
+    weight: Tensor,
+    grid: SavedGrid | None,
+    weight_grid: SavedGrid | None,
+    how: tuple[Any, ...] | None,
 ) -> Tensor:
     """The matrix product or convolution of `_Product`."""
     return cast(Tensor, _Product.apply(x, weight, grid, weight_grid, how))  # type: ignore[no-untyped-call]

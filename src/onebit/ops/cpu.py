@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onebit.errors import EngineError
 from onebit.ops.operators import packed_result
-from onebit.ops.products import Constants, Run
-from onebit.runtime import EngineError
+from onebit.ops.prepared import Constants, Run
 from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, Store, pack_sign_planes
 
 
@@ -44,7 +44,7 @@ def _with_float_signs(x: Tensor) -> Tensor:
 def prepare(
     shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
 ) -> Run:
-    """A product of the compiled library; see products.Backend."""
+    """A product of the compiled library; see prepared.Backend."""
     weights, *epilogue = (0 if t is None else t.data_ptr() for t in constants)
     product = Product(
         shape, weights, Epilogue(store, *epilogue), source=source, channels_first=channels_first

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onebit.ops import plain
 from onebit.ops.operators import packed_result
-from onebit.ops.products import Constants, Run
+from onebit.ops.prepared import Constants, Run
 from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def pack_bits(x: Tensor) -> Tensor:
 def prepare(
     shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
 ) -> Run:
-    """A product of the device's kernels; see products.Backend."""
+    """A product of the device's kernels; see prepared.Backend."""
     from onebit.runtime.cuda.engine.packed_products import DeviceProduct
 
     device = device_of(constants.weights)

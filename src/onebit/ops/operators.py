@@ -1,4 +1,4 @@
-"""The operators `torch.ops.onebit.*`: signatures, shapes, checks; products.py, cpu.py, cuda.py compute them.
+"""The operators `torch.ops.onebit.*`: signatures, shapes, checks; prepared.py, cpu.py, cuda.py compute them.
 
     pack_bits(x)                                x (..., C) → int32 (..., words(C)): bit 1 where x >= 0
     unpack_bits(bits, k, *, dtype)              int32 (..., words(k)) → ±1 of dtype, (..., k)

@@ -8,10 +8,10 @@ from torch import nn
 
 from onebit.ops.eligible import parts_of
 from onebit.ops.layers import PackedLayer
-from onebit.ops.packing import binary_layers
+from onebit.ops.pack_model import binary_layers
 
 
-class LayerReport(NamedTuple):
+class PackLayerReport(NamedTuple):
     """One binary layer. Bytes are those of its parameters and buffers."""
 
     name: str
@@ -22,10 +22,10 @@ class LayerReport(NamedTuple):
     bytes_after: int
 
 
-class Report(NamedTuple):
+class PackReport(NamedTuple):
     """All binary layers of a model, and the bytes of the whole of it. `print` shows a table."""
 
-    layers: tuple[LayerReport, ...]
+    layers: tuple[PackLayerReport, ...]
     bytes_before: int
     bytes_after: int
 
@@ -45,7 +45,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
-def report(model: nn.Module) -> Report:
+def report(model: nn.Module) -> PackReport:
     """What is packed in a model that `onebit.pack` returned, what is not, and why.
 
     A model that was not packed has a report too: what `onebit.pack` would leave, and why. Parameters and
@@ -55,18 +55,18 @@ def report(model: nn.Module) -> Report:
     for name, module in model.named_modules():
         if isinstance(module, PackedLayer):
             after = _bytes_of(module, recurse=False)
-            layers.append(LayerReport(name, module.replaces, True, "", module.unpacked_bytes, after))
+            layers.append(PackLayerReport(name, module.replaces, True, "", module.unpacked_bytes, after))
     for name, layer in binary_layers(model):
         parts = parts_of(layer, real_inputs=False)
         why = parts if isinstance(parts, str) else "onebit.pack was not called on it"
         size = _bytes_of(layer, recurse=False)
         text = f"{type(layer).__name__}({layer.extra_repr()})"
-        layers.append(LayerReport(name, text, False, why, size, size))
+        layers.append(PackLayerReport(name, text, False, why, size, size))
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     layers.sort(key=lambda layer: order[layer.name])
     after = _bytes_of(model, recurse=True)
     saved = sum(layer.bytes_before - layer.bytes_after for layer in layers)
-    return Report(tuple(layers), after + saved, after)
+    return PackReport(tuple(layers), after + saved, after)
 
 
 def _bytes_of(module: nn.Module, *, recurse: bool) -> int:

@@ -5,8 +5,8 @@ Build a `Program`, `verify` it, `save` and `load` it, `execute` it slowly, `summ
 
 from __future__ import annotations
 
+from onebit.errors import ProgramError
 from onebit.program.energy import Energy, estimate_energy
-from onebit.program.errors import ProgramError
 from onebit.program.file_format import file_size, load, save
 from onebit.program.graph import Attr, Constant, Node, Program
 from onebit.program.inputs import ARRAY_DTYPES, check_inputs

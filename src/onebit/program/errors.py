@@ -1,14 +1,12 @@
-"""The one exception type of the `program` room, and the form of its messages."""
+"""The form of a ProgramError's message."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
-_MOST = 80  # characters of the user's own words in a message
+from onebit.errors import ProgramError
 
-
-class ProgramError(ValueError):
-    """A program, a file or an input breaks a rule. The message names the place and the rule."""
+_MAX = 80  # characters of the user's own words in a message
 
 
 def fail(place: str, rule: str, found: object, expected: object) -> NoReturn:
@@ -20,4 +18,4 @@ def shorten(value: object) -> str:
     """repr() of something a user or a file gave, printable and short enough for a message."""
     text = repr(value)
     text = text if text.isprintable() else ascii(value)
-    return text if len(text) <= _MOST else text[: _MOST - 3] + "..."
+    return text if len(text) <= _MAX else text[: _MAX - 3] + "..."

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onebit.errors import ProgramError
 from onebit.program import header
 from onebit.program.atomic import write_atomically
-from onebit.program.errors import ProgramError, fail, shorten
+from onebit.program.errors import fail, shorten
 from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Constant, Program
 from onebit.program.schema import Graph, to_json

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from onebit.errors import ProgramError
 from onebit.program import limits
-from onebit.program.errors import ProgramError, fail, shorten
+from onebit.program.errors import fail, shorten
 
 METADATA = "__metadata__"
 GRAPH_KEY = "onebit"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onebit.program.errors import ProgramError
+from onebit.errors import ProgramError
 from onebit.program.graph import Program
 from onebit.program.tensors import Array, DType, TensorType
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onebit.program.errors import ProgramError
+from onebit.errors import ProgramError
 from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Constant, Program
 from onebit.program.inputs import check_inputs

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from onebit.errors import ProgramError
 from onebit.program import limits
-from onebit.program.errors import ProgramError, fail, shorten
+from onebit.program.errors import fail, shorten
 from onebit.program.graph import Attr, Node, Program
 from onebit.program.header import parse_json
 from onebit.program.tensors import DType, TensorType

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onebit.program.errors import ProgramError
+from onebit.errors import ProgramError
 
 WORD_BITS = 32
 

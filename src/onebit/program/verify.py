@@ -7,8 +7,9 @@ from math import isfinite
 
 import numpy as np
 
+from onebit.errors import ProgramError
 from onebit.program import limits
-from onebit.program.errors import ProgramError, fail, shorten
+from onebit.program.errors import fail, shorten
 from onebit.program.graph import Constant, Node, Program
 from onebit.program.ops import OPS, AttrKind, Call, Op, Role
 from onebit.program.tensors import WORD_BITS, Array, DType, TensorType

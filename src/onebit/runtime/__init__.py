@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.errors import EngineError
 from onebit.runtime import kernels
 from onebit.runtime.engine import Engine, Memory
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import available_isas, choose_isa, library
 from onebit.runtime.profile import BYTES, MOVES, ONE_BIT, REAL, OpProfile, kind_of, measure_roofs
 

@@ -12,10 +12,10 @@ from typing import cast
 
 import numpy as np
 
+from onebit.errors import EngineError
 from onebit.program import DType, Node, Program, TensorType
 from onebit.program.fusion import Step, fuse
 from onebit.program.tensors import Array
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import Conv, Gemm, Library, OpInfo, Window
 
 _DTYPES = {DType.BITS: 0, DType.U8: 1, DType.I32: 2, DType.F32: 3, DType.I8: 4}

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
+from onebit.errors import EngineError
 from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
 from onebit.program.float_environment import default_float_environment
 from onebit.runtime.builder import OpRecord, build_plan
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Engine:
             engine takes and returns torch tensors that lie there, on torch's current stream, or NumPy arrays.
         threads: threads of one run, the caller's included (1 to 256). Results are the same
             for any number. CPU only.
-        isa: "generic", "avx2" or "avx512"; None takes the environment variable ONEBIT_ISA, else the best.
+        isa: one of `available_isas()`; None takes the environment variable ONEBIT_ISA, else the best.
             CPU only.
         max_memory: the most bytes the engine may own (default 4 GiB): a tiny program can ask for a huge
             arena. Weights, constants, arena and scratch count.

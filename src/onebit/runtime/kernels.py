@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from onebit.errors import EngineError
 from onebit.program import words
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import check_threads, choose_isa, library
 
 Words = npt.NDArray[np.uint32]

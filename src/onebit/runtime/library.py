@@ -6,15 +6,15 @@ import ctypes
 import os
 from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_uint32, c_uint64, c_void_p
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any
 
-from onebit.runtime.errors import EngineError
+from onebit.errors import EngineError
 
-ABI = 2  # ONEBIT_ABI of the header that this file declares
+ABI = 3  # ONEBIT_ABI of the header that this file declares
 ISA_VARIABLE = "ONEBIT_ISA"
-ISAS = ("generic", "avx2", "avx512")  # from the lowest up
 _NAMES = ("libonebit.so", "libonebit.dylib", "onebit.dll")
 
 MAX_THREADS = 256  # ONEBIT_MAX_THREADS
@@ -88,9 +88,41 @@ class MemoryInfo(ctypes.Structure):
     _fields_ = tuple((name, c_uint64) for name in ("weights", "constants", "arena", "scratch", "chunk"))
 
 
+class IsaInfo(ctypes.Structure):
+    """onebit_isa_info."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("architecture", c_char_p),
+        ("features", c_char_p),
+        ("native", c_int32),
+        ("available", c_int32),
+    )
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set that kernels are written for.
+
+    Attributes:
+        name: what `Engine(isa=...)` and ONEBIT_ISA take, e.g. "avx2".
+        architecture: "x86-64", "AArch64", or "any".
+        features: what the CPU must have, as Linux's /proc/cpuinfo calls it.
+        native: whether it is of the architecture that the library is built for.
+        available: whether this machine runs it.
+    """
+
+    name: str
+    architecture: str
+    features: tuple[str, ...]
+    native: bool
+    available: bool
+
+
 _PLAN, _VALUE = c_void_p, c_int32
 _VALUE_OUT = POINTER(c_int32)
 _STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
+    "onebit_isa_at": (c_uint32, POINTER(IsaInfo)),
     "onebit_plan_create": (c_char_p, c_uint64, POINTER(c_void_p)),
     "onebit_plan_input": (_PLAN, c_int, c_uint64, c_uint64, _VALUE_OUT),
     "onebit_plan_packed_input": (_PLAN, c_uint64, c_uint64, _VALUE_OUT),
@@ -151,8 +183,7 @@ class Library:
                 function.restype = c_int
                 function.argtypes = arguments
             self.functions.onebit_abi.restype = c_int32
-            for name in ("onebit_last_error", "onebit_detect_isa"):
-                getattr(self.functions, name).restype = c_char_p
+            self.functions.onebit_last_error.restype = c_char_p
             self.functions.onebit_plan_release.argtypes = (c_void_p,)
             self.functions.onebit_plan_release.restype = None
             self.functions.onebit_engine_destroy.argtypes = (c_void_p,)
@@ -165,10 +196,16 @@ class Library:
                 "install the package again (pip install .)"
             ) from error
 
-    @property
-    def isa_detected(self) -> str:
-        """The best instruction set of this machine: "generic", "avx2" or "avx512"."""
-        return str(self.functions.onebit_detect_isa().decode())
+    @cached_property
+    def isas(self) -> tuple[Isa, ...]:
+        """Every instruction set that kernels are written for; of one architecture the best comes first."""
+        found: list[Isa] = []
+        info = IsaInfo()
+        while self.functions.onebit_isa_at(len(found), ctypes.byref(info)) == OK:
+            name, architecture = info.name.decode(), info.architecture.decode()
+            features = tuple(info.features.decode().split())
+            found.append(Isa(name, architecture, features, bool(info.native), bool(info.available)))
+        return tuple(found)
 
     def last_error(self) -> str:
         """The sentence that this thread's latest failed call left."""
@@ -195,8 +232,8 @@ def library() -> Library:
 
 
 def available_isas() -> tuple[str, ...]:
-    """The instruction sets that this machine can run, the best last."""
-    return ISAS[: ISAS.index(library().isa_detected) + 1]
+    """The names of the instruction sets that this machine can run, the best first."""
+    return tuple(isa.name for isa in library().isas if isa.available)
 
 
 def check_threads(threads: object) -> None:
@@ -215,8 +252,11 @@ def choose_isa(isa: str | None = None) -> str:
         source, name = ISA_VARIABLE, os.environ.get(ISA_VARIABLE) or None
     available = available_isas()
     if name is None:
-        return available[-1]
+        return available[0]
     if name not in available:
-        why = "this machine does not have it" if name in ISAS else "there is no such instruction set"
+        known = {isa.name: isa.architecture for isa in library().isas}
+        why = "there is no such instruction set"
+        if name in known:
+            why = f"an instruction set of {known[name]} that is not here"
         raise EngineError(f"{source} is {name!r}: {why}; this machine has {', '.join(available)}")
     return name

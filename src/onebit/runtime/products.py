@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from onebit.errors import EngineError
 from onebit.program import words
-from onebit.runtime.errors import EngineError
 from onebit.runtime.library import ERROR_INPUT, OK, Conv, Gemm, Library, Window, choose_isa, library
 
 _F32 = 3  # onebit_dtype

@@ -1,8 +1,8 @@
 """Training: recipes, the loop, checkpoints that survive a kill, and what a run leaves behind."""
 
-from onebit.train.batches import Batches, Source
+from onebit.errors import CheckpointError, RecipeError, TrainError
+from onebit.train.batches import Batches, BatchSource
 from onebit.train.distributed import is_main_process
-from onebit.train.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.evaluation import Evaluation, evaluate
 from onebit.train.fields import Recipe
 from onebit.train.loop import RunResult, train
@@ -10,13 +10,13 @@ from onebit.train.recipe import load_recipe, recipe_names, recipe_toml
 from onebit.train.rundir import load_model, run_recipe
 
 __all__ = [
+    "BatchSource",
     "Batches",
     "CheckpointError",
     "Evaluation",
     "Recipe",
     "RecipeError",
     "RunResult",
-    "Source",
     "TrainError",
     "evaluate",
     "is_main_process",

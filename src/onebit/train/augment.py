@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onebit.train.errors import TrainError
+from onebit.errors import TrainError
 from onebit.train.fields import AugmentRecipe
 
 COLUMNS = 5  # flip, down, right, square's row, square's column

@@ -19,9 +19,9 @@ from onebit import data
 from onebit.data import Split, Splits
 from onebit.data.crops import Crops
 from onebit.data.streaming import ImageStream, TrainingStream, in_order, worker_count
+from onebit.errors import TrainError
 from onebit.train import augment
 from onebit.train.distributed import World
-from onebit.train.errors import TrainError
 from onebit.train.fields import AugmentRecipe, DataRecipe, Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -61,7 +61,7 @@ class Batches(Protocol):
         ...
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """A data set as a run uses it."""
 
     name: str
@@ -128,7 +128,7 @@ class MemoryBatches:
 
 
 class MemorySource:
-    """`Source` of splits that fit into the device's memory."""
+    """`BatchSource` of splits that fit into the device's memory."""
 
     def __init__(self, splits: Splits, recipe: Recipe, device: torch.device, world: World) -> None:
         self.name, self.classes = splits.name, splits.classes
@@ -143,22 +143,22 @@ class MemorySource:
         )
 
     def validation(self) -> Iterator[Batch]:
-        """See `Source`."""
+        """See `BatchSource`."""
         if self._validation is not None:
             yield from shares(self._validation, self._world)
 
     def test(self) -> Iterator[Batch]:
-        """See `Source`."""
+        """See `BatchSource`."""
         return shares(self._test, self._world)
 
     def plain(self, batches: int) -> Iterator[Tensor]:
-        """See `Source`: the split's first batches, in the split's order."""
+        """See `BatchSource`: the split's first batches, in the split's order."""
         for start in range(0, min(batches, self.train.steps) * self._size, self._size):
             yield self._train.images[start : start + self._size]
 
 
 class StreamSource:
-    """`Source` of images that stay where they are until worker processes decode them for a batch."""
+    """`BatchSource` of images that stay where they are until worker processes decode them for a batch."""
 
     def __init__(self, stream: ImageStream, recipe: Recipe, device: torch.device, world: World) -> None:
         self.name, self.classes, self.input_shape = stream.name, stream.classes, stream.input_shape
@@ -173,23 +173,23 @@ class StreamSource:
         crops = Crops(
             recipe.data.image_size,
             resized=changes.resized_crop,
-            margin=(changes.crop, changes.crop_most or changes.crop),
+            margin=(changes.crop, changes.crop_max or changes.crop),
             flip=changes.flip,
         )
         self._train = TrainingStream(stream, recipe.batch_size, seed=recipe.seed, crops=crops, **self._shared)
         self.train: Batches = self._train
 
     def validation(self) -> Iterator[Batch]:
-        """See `Source`."""
+        """See `BatchSource`."""
         if self._stream.validation is not None:
             yield from in_order(self._stream, self._stream.validation, **self._shared)
 
     def test(self) -> Iterator[Batch]:
-        """See `Source`."""
+        """See `BatchSource`."""
         return in_order(self._stream, self._stream.test, **self._shared)
 
     def plain(self, batches: int) -> Iterator[Tensor]:
-        """See `Source`: always the same random ones, each seen as a test sees it."""
+        """See `BatchSource`: always the same random ones, each seen as a test sees it."""
         return self._train.plain(batches)
 
 
@@ -202,9 +202,11 @@ def shares(split: Split, world: World | None = None, size: int = EVALUATION_SIZE
         yield split.images[piece], split.labels[piece]
 
 
-def open_source(recipe: Recipe, data_dir: str | Path | None, device: torch.device, world: World) -> Source:
+def open_source(
+    recipe: Recipe, data_dir: str | Path | None, device: torch.device, world: World
+) -> BatchSource:
     """The recipe's data set, ready on the device. Raises `onebit.data.DataError` or `TrainError`."""
-    source: Source
+    source: BatchSource
     with world.first_of_the_machine_first():
         if recipe.data.stream:
             source = StreamSource(_opened(recipe.data, data_dir), recipe, device, world)
@@ -239,7 +241,7 @@ def _opened(recipe: DataRecipe, data_dir: str | Path | None) -> ImageStream:
     )
 
 
-def _check_batch_size(recipe: Recipe, source: Source, world: World) -> None:
+def _check_batch_size(recipe: Recipe, source: BatchSource, world: World) -> None:
     size, samples = recipe.batch_size, source.train.samples
     if source.train.steps == 0:
         raise TrainError(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from onebit.train.errors import CheckpointError
+from onebit.errors import CheckpointError
 from onebit.train.files import write_atomically
 
 FORMAT = 2

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onebit.errors import TrainError
 from onebit.train.distributed import World, started_by_torchrun
-from onebit.train.errors import TrainError
 
 
 def find_device(name: str) -> torch.device:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from onebit.errors import TrainError
 from onebit.nn import FlipCounter, diagnose
 from onebit.nn.diagnostics import MEASURES
-from onebit.train.errors import TrainError
 
 PLOT_NAME = "layers.png"
 KEY = "layers"  # of an epoch's record: layer → measure → number

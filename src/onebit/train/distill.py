@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onebit import models
-from onebit.train.errors import TrainError
+from onebit.errors import TrainError
 from onebit.train.evaluation import LossFunction
 from onebit.train.fields import DistillRecipe, Recipe
 from onebit.train.rundir import is_run, load_model

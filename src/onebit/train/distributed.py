@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 
-from onebit.train.errors import TrainError
+from onebit.errors import TrainError
 
 T = TypeVar("T")
 

@@ -109,7 +109,7 @@ class AugmentRecipe:
 
     All are for images. What comes in from outside is `fill`, in the units of the data: 0 … 255 for bytes.
     Of streamed images, which are larger than what the model sees, windows are cut (`onebit.data.crops`):
-    they have `flip`, `resized_crop`, and `crop` and `crop_most` with a meaning of their own.
+    they have `flip`, `resized_crop`, and `crop` and `crop_max` with a meaning of their own.
     """
 
     flip: bool = False  # left to right, every second time
@@ -117,7 +117,7 @@ class AugmentRecipe:
         0  # pixels of padding around, from which a window of the image's size is cut; streamed: pixels
     )
     # that the shorter side has beyond image_size when a window is cut …
-    crop_most: int = 0  # … streamed: at most, drawn from crop to this; 0: always `crop`
+    crop_max: int = 0  # … streamed: at high, drawn from crop to this; 0: always `crop`
     resized_crop: float = 0.0  # streamed: cut a window of this part of the area at least, of any near shape
     cutout: int = 0  # side, in pixels, of a square that is filled (arXiv 1708.04552)
     fill: float = 0.0
@@ -129,10 +129,15 @@ class AugmentRecipe:
 
     def rules(self) -> Iterator[Rule]:
         yield "crop", self.crop, self.crop >= 0, "0 or more pixels"
-        most = self.crop_most
-        yield "crop_most", most, most == 0 or most >= self.crop, f"0, or crop ({self.crop}) or more pixels"
+        high = self.crop_max
+        yield (
+            "crop_max",
+            high,
+            high == 0 or high >= self.crop,
+            f"0, or crop ({self.crop}) or more pixels",
+        )
         yield "resized_crop", self.resized_crop, 0 <= self.resized_crop <= 1, "a part of the area, 0 … 1"
-        both = self.resized_crop > 0 and self.crop + most > 0
+        both = self.resized_crop > 0 and self.crop + high > 0
         yield "resized_crop", self.resized_crop, not both, "0 together with crop, or no crop,"
         yield "cutout", self.cutout, self.cutout >= 0, "0 or more pixels"
         yield "fill", self.fill, math.isfinite(self.fill), "a finite number"
@@ -204,7 +209,7 @@ class Recipe:
             ('precision = "float32" and no sync_batch_norm'),
         )
         yield "checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"
-        window = {"resized_crop": self.augment.resized_crop, "crop_most": self.augment.crop_most}
+        window = {"resized_crop": self.augment.resized_crop, "crop_max": self.augment.crop_max}
         for where, value in window.items():
             yield f"augment.{where}", value, self.data.stream or not value, "data.stream = true, or 0,"
         cutout = self.augment.cutout

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from onebit.train.errors import TrainError
+from onebit.errors import TrainError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.errors import TrainError
 from onebit.nn import reestimate_batch_norm_, save_bits_, set_progress_
 from onebit.train import checkpoint as checkpoints
 from onebit.train import distributed
-from onebit.train.batches import Source, open_source
+from onebit.train.batches import BatchSource, open_source
 from onebit.train.checkpoint import Best, Checkpoint, Position
 from onebit.train.devices import device_name, find_device, rank_state, restore_rank_state
 from onebit.train.diagnosis import PLOT_NAME, Watch, plot_layers
 from onebit.train.distill import load_teacher
 from onebit.train.distributed import World
-from onebit.train.errors import TrainError
 from onebit.train.evaluation import LOSS_FUNCTIONS, MANY_CLASSES, Evaluation, measure, summed
 from onebit.train.fields import Recipe
+from onebit.train.metrics_log import CURVES_NAME, MetricsLog, plot_curves
 from onebit.train.optimizers import learning_rate, load_optimizer, make_optimizer, set_learning_rate
 from onebit.train.precision import mixed, tf32
 from onebit.train.progress import Progress
 from onebit.train.recipe import recipe_tree, with_model_options
-from onebit.train.records import CURVES_NAME, Records, plot_curves
 from onebit.train.rundir import (
     begin_run,
     build_model,
@@ -38,7 +38,7 @@ from onebit.train.rundir import (
     recorded_recipe,
     write_result,
 )
-from onebit.train.step import EagerStep, ReplayedStep, Step
+from onebit.train.step import EagerStep, ReplayedStep, TrainStep
 from onebit.train.weights import start_from
 
 _DIAGNOSED_BATCHES = 4  # of training samples, whose signs are looked at after an epoch
@@ -134,7 +134,7 @@ def _open(recipe: Recipe, run_dir: str | Path | None, *, resume: bool) -> _Openi
     return _Opening(folder, checkpoint, begun)
 
 
-def _resolved(recipe: Recipe, source: Source, opening: _Opening, threads: int | None) -> Recipe:
+def _resolved(recipe: Recipe, source: BatchSource, opening: _Opening, threads: int | None) -> Recipe:
     """The recipe with what the data set and this machine decide; refused if the run began with another."""
     shape = {"input_shape": list(source.input_shape), "classes": len(source.classes)}
     recipe = with_model_options(recipe, **shape)
@@ -152,7 +152,7 @@ class _Run:
     def __init__(
         self,
         recipe: Recipe,
-        source: Source,
+        source: BatchSource,
         opening: _Opening,
         device: torch.device,
         world: World,
@@ -185,7 +185,7 @@ class _Run:
         for note in notes:
             self.progress.note(note)
         self.records = (
-            Records(self.folder, self.history, self.progress.note, tensorboard=tensorboard)
+            MetricsLog(self.folder, self.history, self.progress.note, tensorboard=tensorboard)
             if world.is_main
             else None
         )
@@ -217,7 +217,7 @@ class _Run:
         """Two training samples."""
         return next(self.source.plain(1))[:2]
 
-    def _make_step(self, notes: list[str]) -> Step:
+    def _make_step(self, notes: list[str]) -> TrainStep:
         recipe, world = self.recipe, self.world
         graph = recipe.cuda_graph and self.device.type == "cuda"
         if graph and not world.alone:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from onebit import optim
+from onebit.errors import TrainError
 from onebit.nn.modes import modes_kept
-from onebit.train.errors import TrainError
 from onebit.train.fields import OptimizerRecipe
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from onebit import models
-from onebit.train.errors import RecipeError
+from onebit.errors import RecipeError
 from onebit.train.fields import (
     AugmentRecipe,
     DataRecipe,

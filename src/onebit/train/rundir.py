@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from onebit import models
+from onebit.errors import TrainError
 from onebit.train import checkpoint as checkpoints
-from onebit.train.errors import TrainError
 from onebit.train.fields import Recipe
 from onebit.train.files import write_atomically, write_text_atomically
 from onebit.train.recipe import load_recipe, recipe_toml, recipe_tree

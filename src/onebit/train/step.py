@@ -28,7 +28,7 @@ Capture = Callable[[Callable[[], None]], Replay]
 WARM_UP = 3  # steps before the recording: they allocate the optimizer's state, choose kernels and compile
 
 
-class Step(Protocol):
+class TrainStep(Protocol):
     """Trains on one batch: inputs (N, …), labels int64 (N,), on the run's device."""
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None: ...
@@ -51,7 +51,7 @@ class EagerStep:
     teacher: Teacher | None = None
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None:
-        """See `Step`."""
+        """See `TrainStep`."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.recipe.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -78,7 +78,7 @@ class ReplayedStep:
     which itself computes nothing. All batches must be of one shape, as those of `Batches` are.
     """
 
-    def __init__(self, step: Step, capture: Capture | None = None) -> None:
+    def __init__(self, step: TrainStep, capture: Capture | None = None) -> None:
         self._step = step
         self._capture = capture or record
         self._warm = 0
@@ -86,7 +86,7 @@ class ReplayedStep:
         self._replay: Replay | None = None
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None:
-        """See `Step`."""
+        """See `TrainStep`."""
         if self._warm < WARM_UP:
             self._warm += 1
             with _side_stream(inputs.device):

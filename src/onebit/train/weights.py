@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from onebit import models
+from onebit.errors import TrainError
 from onebit.train import checkpoint as checkpoints
-from onebit.train.errors import TrainError
 from onebit.train.rundir import is_run, load_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebit.lowering.errors import ConversionError, Problem
+from onebit.errors import ConversionError, Problem
 
 
 def check(model: Any, example_inputs: Any, name: Any = None) -> tuple[Tensor, ...]:

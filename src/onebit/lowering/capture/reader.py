@@ -11,9 +11,9 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
+from onebit.errors import ConversionError, Problem
 from onebit.lowering.capture.captured import BatchSize, Captured, Input, Origin, Ref, Result, TorchCall
 from onebit.lowering.capture.torch_export import export
-from onebit.lowering.errors import ConversionError, Problem
 
 _SOURCE_ROOTS = (Path(torch.__file__).parent, Path(__file__).parents[2] / "nn")
 # Checks that export leaves in the graph; they compute nothing.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from onebit.lowering.errors import ConversionError, Problem
+from onebit.errors import ConversionError, Problem
 
 _BATCH = 2
 _FIX = "compute the same for every batch size; x.shape[0] and -1 may stand in shapes only"

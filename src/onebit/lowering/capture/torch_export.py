@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import ShapesCollection
 
-from onebit.lowering.errors import ConversionError, Problem
+from onebit.errors import ConversionError, Problem
 from onebit.lowering.refusals import SUPPORTED
 
 

@@ -8,9 +8,9 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import torch
 
+from onebit.errors import Problem
 from onebit.lowering.capture.captured import Captured, TorchCall
 from onebit.lowering.emit.program_builder import ProgramBuilder
-from onebit.lowering.errors import Problem
 from onebit.lowering.values.image_layout import ImageLayout
 from onebit.lowering.values.kinds import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 from onebit.program import ELEMENTWISE, ProgramError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import cast
 
-from onebit.program.errors import ProgramError
+from onebit.errors import ProgramError
 from onebit.program.graph import Attr
 from onebit.program.tensors import Array, DType, TensorType
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onebit.program.errors import ProgramError
+from onebit.errors import ProgramError
 from onebit.program.numerics import fma
 from onebit.program.ops.definition import (
     AttrKind,

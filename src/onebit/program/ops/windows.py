@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onebit.errors import ProgramError
 from onebit.program import limits
-from onebit.program.errors import ProgramError
 from onebit.program.ops.definition import AttrKind, Call, require
 from onebit.program.tensors import TensorType
 

@@ -21,8 +21,8 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from onebit.errors import EngineError
 from onebit.program.atomic import write_atomically
-from onebit.runtime.errors import EngineError
 
 INSTALL = "install it with `pip install 'onebit[cuda]'`"
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
@@ -87,24 +87,33 @@ def _read(path: Path) -> bytes | None:
     return code if code and hashlib.sha256(code).digest() == digest else None
 
 
-def compile_source(file: str, defines: Mapping[str, int | str], target: str) -> tuple[bytes, str]:
-    """Compile now: the machine code, and what the assembler says of registers, stack and spills a kernel."""
-    core = cuda_core()
+def options(file: str, defines: Mapping[str, int | str], target: str) -> Any:
+    """The cuda.core.ProgramOptions that a source is compiled with."""
     root = source_root()
-    text = _path(root, file).read_text(encoding="utf-8")
-    options = core.ProgramOptions(
+    return cuda_core().ProgramOptions(
         name=file,
         arch=target,
         std="c++17",
         include_path=[str(root), str(_path(root, file).parent)],
         define_macro=[(name, str(value)) for name, value in sorted(defines.items())] or None,
-        # The numerics contract: every float operation as written, an fma only where the source says fmaf.
+        # The numerics contract: every float operation as written and rounded to nearest, subnormals kept, an
+        # fma only where the source says fmaf.
         fma=False,
+        ftz=False,
+        prec_div=True,
+        prec_sqrt=True,
         ptxas_options=["-v"],
     )
+
+
+def compile_source(file: str, defines: Mapping[str, int | str], target: str) -> tuple[bytes, str]:
+    """Compile now: the machine code, and what the assembler says of registers, stack and spills a kernel."""
+    core = cuda_core()
+    text = _path(source_root(), file).read_text(encoding="utf-8")
+    how = options(file, defines, target)
     log = io.StringIO()
     try:
-        compiled = core.Program(text, "c++", options).compile("cubin", logs=log)
+        compiled = core.Program(text, "c++", how).compile("cubin", logs=log)
     except Exception as error:
         if "compilation log" not in str(error):  # not an error in the source: no library, or too old a one
             raise EngineError(_no_compiler(error)) from error
@@ -123,7 +132,7 @@ def _path(root: Path, file: str) -> Path:
 def _key(file: str, defines: Mapping[str, int | str], target: str) -> str:
     digest = hashlib.sha256()
     macros = sorted((name, str(value)) for name, value in defines.items())
-    digest.update(repr((1, _nvrtc_version(), file, macros, target)).encode())
+    digest.update(repr((2, _nvrtc_version(), file, macros, target)).encode())
     root = source_root()
     for name, text in sorted(_with_headers(root, _path(root, file)).items()):
         digest.update(repr((name, len(text))).encode() + text)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from onebit.errors import EngineError
 from onebit.runtime.cuda.device.compiler import cubin, cuda_core
 from onebit.runtime.cuda.device.interface import Argument, Kernel, target
-from onebit.runtime.errors import EngineError
 
 _STATIC_SHARED = 48 * 1024  # dynamic shared memory beyond this has to be asked for, once a kernel
 _MAX_BOX = 256

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from onebit.errors import EngineError
 from onebit.program import DType, Program
 from onebit.program.arena import Access, ArenaLayout, lay_out, lifetimes
 from onebit.program.float_environment import default_float_environment
@@ -26,7 +27,6 @@ from onebit.runtime.cuda.kernels.buffers import ALIGNMENT, TORCH_DTYPES, BufferF
 from onebit.runtime.cuda.kernels.elementwise import find_nan, pack
 from onebit.runtime.cuda.kernels.pack import Bits
 from onebit.runtime.engine import Engine, Memory, check_max_memory, signature_of, verified
-from onebit.runtime.errors import EngineError
 
 _MAX_INDEX = 2**31 - 1  # of an element of a value within a pass: kernels count in int32
 _MAX_VIEWS = 8  # batch sizes whose views of the arena are kept

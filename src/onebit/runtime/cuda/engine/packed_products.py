@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from onebit.errors import EngineError
 from onebit.program import Constant, DType, Node, Program, TensorType, verify
 from onebit.program.tensors import Array
 from onebit.runtime.cuda.device.interface import Device
@@ -22,7 +23,6 @@ from onebit.runtime.cuda.engine.stage_builder import make_stages
 from onebit.runtime.cuda.kernels import pack as packing
 from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES, BufferForm, Value
 from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, row_bytes
-from onebit.runtime.errors import EngineError
 from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
 _MAX_ELEMENTS = 2**31 - 1  # kernels count in int32

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from onebit.errors import EngineError
 from onebit.program import OPS, DType, Node, Program, TensorType
 from onebit.program.fusion import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, fuse
 from onebit.program.ops import Call
@@ -35,7 +36,6 @@ from onebit.runtime.cuda.kernels.elementwise import (
 from onebit.runtime.cuda.kernels.layout_ops import Concat, Copy, Permute, ReshapeBits, is_alias
 from onebit.runtime.cuda.kernels.pack import Bits
 from onebit.runtime.cuda.kernels.pool import ChannelMean, Pool
-from onebit.runtime.errors import EngineError
 
 
 @dataclass

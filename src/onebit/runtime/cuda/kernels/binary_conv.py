@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onebit.errors import EngineError
 from onebit.program import unpack_bits
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.kernels.binary_gemm import MAX_BITS
@@ -27,7 +28,6 @@ from onebit.runtime.cuda.kernels.epilogue import (
 from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, pad_words, row_bytes
 from onebit.runtime.cuda.kernels.tiles import Tile, choose, mma_tile
 from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
-from onebit.runtime.errors import EngineError
 
 # Beside the stages a row of the tile has its popc(a) and the place of its constants, an int32 each.
 MMA = (

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onebit.errors import EngineError
 from onebit.runtime.cuda.device.interface import Argument, Device
 from onebit.runtime.cuda.kernels.entry import TARGETS, WITH_MMA, WITH_WGMMA, WITHOUT_MMA, Entry
 from onebit.runtime.cuda.kernels.epilogue import MACROS, Epilogue, Raw, Threshold, constants
 from onebit.runtime.cuda.kernels.pack import Bits, count_ones, empty_bits, pad_words, row_bytes
-from onebit.runtime.errors import EngineError
 
 MAX_BITS = 2**29 - 1  # 4·popc fits int32
 _ONES = np.array([value.bit_count() for value in range(256)], np.uint8)  # of each byte

@@ -17,15 +17,15 @@ __all__ = ["BinaryConv1d", "BinaryConv2d"]
 PaddingValue = Literal[0, 1, -1]
 
 
-def _per_axis(argument: str, value: object, axes: int, least: int) -> tuple[int, ...]:
-    """One integer an axis; ValueError unless `value` is one integer or `axes` of them, each >= least."""
+def _per_axis(argument: str, value: object, axes: int, min_size: int) -> tuple[int, ...]:
+    """One integer an axis; ValueError unless `value` is one integer or `axes` of them, each >= min_size."""
     sizes = [value] * axes if isinstance(value, int) else value
     if (
         not isinstance(sizes, (list, tuple))
         or len(sizes) != axes
-        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in sizes)
+        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= min_size for n in sizes)
     ):
-        kind = "a positive integer" if least else "an integer of at least 0"
+        kind = "a positive integer" if min_size else "an integer of at least 0"
         some = kind if axes == 1 else f"{kind} or {axes} of them"
         raise ValueError(f"{argument} must be {some}; got {value!r}")
     return tuple(sizes)

@@ -1,4 +1,4 @@
-"""Chains: what of a model runs one after another, as far as its nn.Sequentials tell.
+"""Sequences: what of a model runs one after another, as far as its nn.Sequentials tell.
 
 From them `binarize` knows what stands before a sign, and where nobody else can see an activation.
 """
@@ -13,7 +13,7 @@ from torch import nn
 
 from onebit.nn.module_scan import Calls, centred, passes_through
 
-__all__ = ["chains", "dropout_notes", "normalized", "reordered", "replaced"]
+__all__ = ["dropout_notes", "normalized", "reordered", "replaced", "sequences"]
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
@@ -30,7 +30,7 @@ def replaced(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.
     return model
 
 
-def chains(model: nn.Module, calls: Calls | None) -> list[list[tuple[str, nn.Module]]]:
+def sequences(model: nn.Module, calls: Calls | None) -> list[list[tuple[str, nn.Module]]]:
     """Every outermost nn.Sequential as one flat list of (name, module): what runs one after another.
 
     Not one that the example showed to be no call of its own: somebody walks through its layers, and sees what
@@ -61,12 +61,12 @@ def reordered(model: nn.Module, chosen: set[int], calls: Calls | None) -> list[s
     """Replace by nn.Identity each ReLU whose output only a layer to be made binary sees; notes on it."""
     notes = []
     times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    for chain in chains(model, calls):
-        for i, (name, module) in enumerate(chain):
+    for sequence in sequences(model, calls):
+        for i, (name, module) in enumerate(sequence):
             behind, layer = next(
                 (
                     (n, m)
-                    for n, m in chain[i + 1 :]
+                    for n, m in sequence[i + 1 :]
                     if not (passes_through(m) or centred(m) or isinstance(m, _MAX_POOLS))
                 ),
                 ("", module),
@@ -83,8 +83,8 @@ def dropout_notes(model: nn.Module, chosen: set[int], calls: Calls | None) -> li
     """Each dropout directly before a sign: what it drops is no longer absent."""
     return [
         f"{name}: dropout before the sign in {behind} makes dropped inputs +1 or -1, not 0: consider p=0"
-        for chain in chains(model, calls)
-        for (name, module), (behind, layer) in pairwise(chain)
+        for sequence in sequences(model, calls)
+        for (name, module), (behind, layer) in pairwise(sequence)
         if id(layer) in chosen and isinstance(module, _DROPOUTS) and module.p > 0
     ]
 
@@ -93,9 +93,9 @@ def normalized(model: nn.Module, calls: Calls | None) -> set[int]:
     """ids of the layers that stand directly behind a centring normalization, wherever they are used."""
     found = {id(model.get_submodule(name)) for name in calls.normalized} if calls is not None else set()
     elsewhere: set[int] = set()
-    for chain in chains(model, calls):
-        for i, (_, module) in enumerate(chain):
-            before = next((m for _, m in reversed(chain[:i]) if not passes_through(m)), None)
+    for sequence in sequences(model, calls):
+        for i, (_, module) in enumerate(sequence):
+            before = next((m for _, m in reversed(sequence[:i]) if not passes_through(m)), None)
             (found if before is not None and centred(before) else elsewhere).add(id(module))
     times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     return {module for module in found if times[module] == 1 or module not in elsewhere}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from onebit.errors import EngineError
 from onebit.ops.operators import (
     Options,
     Result,
@@ -23,7 +24,6 @@ from onebit.ops.operators import (
     real_matmul_result,
     refuse_gradients,
 )
-from onebit.runtime import EngineError
 from onebit.runtime.products import Conv2d, Matmul, Source, Store
 
 MAX_PREPARED = 512  # beyond that, as where every image has a size of its own, the oldest go

@@ -14,7 +14,7 @@ CURVES_NAME = "curves.png"
 TENSORBOARD_NAME = "tensorboard"
 
 
-class Records:
+class MetricsLog:
     """Writes one record an epoch. `history` is what a resumed run has behind it; later lines go."""
 
     def __init__(
