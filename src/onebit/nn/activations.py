@@ -40,17 +40,26 @@ class RSign(nn.Module):
     channels: a positive count.
     quantizer: name or module of the sign behind the shift; "approx_sign" as in the authors' code. Its
         gradient g reaches x as it is and α as -Σ g over everything but the channel.
+    device, dtype: of its parameters.
     ValueError for an input of other channels.
     """
 
-    def __init__(self, channels: int, *, quantizer: str | nn.Module = "approx_sign") -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        quantizer: str | nn.Module = "approx_sign",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_count("channels", channels)
         sign = quantizers.resolve(quantizer, "quantizer")
         if sign is None:
             raise TypeError("quantizer must be a name or a torch.nn.Module; got None")
         self.quantizer = sign
-        self.shift = nn.Parameter(torch.zeros(channels))
+        self.to(device=device, dtype=dtype)  # the quantizer's own tensors
+        self.shift = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         shifted: Tensor = self.quantizer(x - _by_channel(self.shift, x, "RSign"))
@@ -67,15 +76,22 @@ class RPReLU(nn.Module):
     start at 0, `slope` (β) at 0.25; each (channels,). Three roundings: the subtraction, the slope, the
     addition.
 
-    channels: a positive count. ValueError for an input of other channels.
+    channels: a positive count. device, dtype: of its parameters.
+    ValueError for an input of other channels.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_count("channels", channels)
-        self.shift_in = nn.Parameter(torch.zeros(channels))
-        self.slope = nn.Parameter(torch.full((channels,), 0.25))
-        self.shift_out = nn.Parameter(torch.zeros(channels))
+        self.shift_in = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+        self.slope = nn.Parameter(torch.full((channels,), 0.25, device=device, dtype=dtype))
+        self.shift_out = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.prelu(x - _by_channel(self.shift_in, x, "RPReLU"), self.slope)

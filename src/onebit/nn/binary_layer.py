@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from onebit.nn import quantizers
 from onebit.nn.markers import emits_markers
 from onebit.nn.scales import channel_mean, with_loose_gradient
+from onebit.nn.unclipped import warn_if_unclipped
 
 __all__ = ["BinaryLayer", "Init", "InputScale", "WeightScale"]
 
@@ -58,6 +59,8 @@ class BinaryLayer(nn.Module):
         input_scale: InputScale | None,
         bias: bool,
         init: Init,
+        device: torch.device | str | int | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
         check_choice("weight_scale", weight_scale, (None, *get_args(WeightScale)))
@@ -73,17 +76,17 @@ class BinaryLayer(nn.Module):
         self.init = init
         self.input_quantizer = quantizers.resolve(input_quantizer, "input_quantizer")
         self.weight_quantizer = quantizers.resolve(weight_quantizer, "weight_quantizer")
+        self.to(device=device, dtype=dtype)  # the quantizers' own tensors, which their names do not tell
         if weight_scale is not None and hasattr(self.weight_quantizer, "factors"):
             raise ValueError(
                 f"weight_scale={weight_scale!r} meets weight_quantizer={weight_quantizer!r}, which brings a "
                 "scale of its own: use weight_scale=None, or another quantizer"
             )
         outputs = weight_shape[0]
-        self.weight = nn.Parameter(torch.empty(*weight_shape))
-        self.register_parameter(
-            "scale", nn.Parameter(torch.empty(outputs)) if weight_scale == "learned" else None
-        )
-        self.register_parameter("bias", nn.Parameter(torch.empty(outputs)) if bias else None)
+        self.weight = nn.Parameter(torch.empty(*weight_shape, device=device, dtype=dtype))
+        for name, exists in (("scale", weight_scale == "learned"), ("bias", bias)):
+            vector = nn.Parameter(torch.empty(outputs, device=device, dtype=dtype)) if exists else None
+            self.register_parameter(name, vector)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -97,6 +100,12 @@ class BinaryLayer(nn.Module):
             self.scale.copy_(channel_mean(self.weight))
         if self.bias is not None:
             self.bias.zero_()
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch.nn.Module; on the way to eval mode latent weights that nobody clips are reported."""
+        if self.training and not mode and not torch.compiler.is_compiling():
+            warn_if_unclipped(self)
+        return super().train(mode)
 
     def latent_parameters(self) -> list[nn.Parameter]:
         """The parameters of which only the sign is used; `onebit.optim` finds them through this method."""

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from onebit.nn.binary_layer import BinaryLayer, Init, InputScale, WeightScale, check_count
 
-__all__ = ["BinaryConv1d", "BinaryConv2d"]
+__all__ = ["BinaryConv1d", "BinaryConv2d", "padded"]
 
 PaddingValue = Literal[0, 1, -1]
+Padding = int | Sequence[int] | Literal["same", "valid"]
 
 
 def _per_axis(argument: str, value: object, axes: int, min_size: int) -> tuple[int, ...]:
@@ -31,6 +32,21 @@ def _per_axis(argument: str, value: object, axes: int, min_size: int) -> tuple[i
     return tuple(sizes)
 
 
+def padded(
+    x: Tensor, value: int, before: tuple[int, ...], after: tuple[int, ...]
+) -> tuple[Tensor, tuple[int, ...]]:
+    """x with whatever padding a convolution cannot do itself, and the padding that is left to it.
+
+    x: (N, C, *sizes); before, after: pixels of `value` at both ends of each axis. A convolution pads with
+    zeros, alike at both ends: then x comes back as it is.
+    """
+    if before == after and (value == 0 or not any(before)):
+        return x, before
+    # F.pad counts axes from the last one, two entries each.
+    ends = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return F.pad(x, ends, value=float(value)), (0,) * len(before)
+
+
 class _BinaryConv(BinaryLayer):
     """The body of BinaryConv1d and BinaryConv2d, over `axes` image axes."""
 
@@ -43,7 +59,7 @@ class _BinaryConv(BinaryLayer):
         out_channels: int,
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
+        padding: Padding = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         *,
@@ -54,6 +70,8 @@ class _BinaryConv(BinaryLayer):
         input_scale: InputScale | None = None,
         bias: bool = False,
         init: Init = "uniform",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         for argument, count in (
             ("in_channels", in_channels),
@@ -82,20 +100,40 @@ class _BinaryConv(BinaryLayer):
             input_scale=input_scale,
             bias=bias,
             init=init,
+            device=device,
+            dtype=dtype,
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
         self.stride = _per_axis("stride", stride, self.axes, 1)
-        self.padding = _per_axis("padding", padding, self.axes, 0)
         self.dilation = _per_axis("dilation", dilation, self.axes, 1)
+        self.padding, self.padding_after = self._paddings(padding)
         self.groups = groups
         self.padding_value = padding_value
-        pools = all(
+        pools = self.padding == self.padding_after and all(
             d == 1 and 2 * p <= k for d, p, k in zip(self.dilation, self.padding, kernel, strict=True)
         )
-        box = torch.full((1, 1, *kernel), 1 / math.prod(kernel)) if input_scale and not pools else None
+        box = None
+        if input_scale and not pools:
+            box = torch.full((1, 1, *kernel), 1 / math.prod(kernel), device=device, dtype=dtype)
         self.register_buffer("box", box, persistent=False)
+
+    def _paddings(self, padding: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Pixels before and after each axis. "same" puts the odd one of an even kernel after, as PyTorch."""
+        if isinstance(padding, str) and padding in ("same", "valid"):
+            if padding == "valid":
+                return (0,) * self.axes, (0,) * self.axes
+            if any(s != 1 for s in self.stride):
+                raise ValueError(
+                    f"padding='same' is not supported for strided convolutions; got stride={self.stride}"
+                )
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+        if isinstance(padding, str):
+            raise ValueError(f"padding must be a number, 'same' or 'valid'; got {padding!r}")
+        sizes = _per_axis("padding", padding, self.axes, 0)
+        return sizes, sizes
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
@@ -109,11 +147,7 @@ class _BinaryConv(BinaryLayer):
         return self.finished(self.product(self.quantized_input(x), weight), alpha, k, self.axes)
 
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
-        padding = self.padding
-        if self.padding_value != 0 and any(padding):
-            # F.pad counts axes from the last one, two entries each.
-            q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
-            padding = (0,) * self.axes
+        q, padding = padded(q, self.padding_value, self.padding, self.padding_after)
         return self._convolve(q, weight, self.stride, padding, self.groups)
 
     def _input_scale(self, x: Tensor) -> Tensor:
@@ -121,7 +155,8 @@ class _BinaryConv(BinaryLayer):
         a = x.abs().mean(dim=1, keepdim=True)
         if self.box is None:
             return self._average(a)
-        return self._convolve(a, self.box, self.stride, self.padding, 1)
+        a, padding = padded(a, 0, self.padding, self.padding_after)
+        return self._convolve(a, self.box, self.stride, padding, 1)
 
     def _convolve(
         self, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
@@ -136,7 +171,9 @@ class _BinaryConv(BinaryLayer):
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={kernel}"]
         for argument, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
             sizes = getattr(self, argument)
-            if sizes != (default,) * self.axes:
+            if argument == "padding" and self.padding != self.padding_after:
+                parts.append("padding='same'")
+            elif sizes != (default,) * self.axes:
                 parts.append(f"{argument}={sizes[0] if self.axes == 1 else sizes}")
         for argument, default in (("groups", 1), ("padding_value", 0)):
             if getattr(self, argument) != default:
@@ -150,8 +187,9 @@ class BinaryConv2d(_BinaryConv):
     x: (N, in_channels, H, W), floating point -> (N, out_channels, H', W'), same dtype, with
     H' = (H + 2·padding − dilation·(kernel − 1) − 1) // stride + 1, and W' likewise.
 
-    in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in torch.nn.Conv2d; sizes
-        are an integer or one integer an axis.
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, device, dtype: as in
+        torch.nn.Conv2d; sizes are an integer or one integer an axis, padding also "valid" (0) or "same" (the
+        output is as large as the input; an even kernel has the odd pixel at the end; stride 1 only).
     padding_value: what a *binarized* activation sees outside the image: 0 (a tap there adds nothing), 1 or
         -1. The padding comes after the quantizer. With input_quantizer=None the input is padded as it comes.
     input_quantizer: a quantizer's name, a module, or None (the input is used as it comes: real, or

@@ -18,18 +18,18 @@ weight_scale="channel_mean", the mean of their magnitudes. So
 from __future__ import annotations
 
 import copy
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from onebit.nn import quantizers
 from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale
-from onebit.nn.convolution import BinaryConv1d, BinaryConv2d
+from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, Padding
 from onebit.nn.linear import BinaryLinear
 from onebit.nn.scales import channel_mean
 
-__all__ = ["BinaryOptions", "binary_from_float", "load_latent_", "padding_of"]
+__all__ = ["BinaryOptions", "binary_from_float", "load_latent_"]
 
 
 class BinaryOptions(TypedDict):
@@ -65,16 +65,6 @@ def _is_centred(input_quantizer: nn.Module | None) -> bool:
     return input_quantizer is not None and not isinstance(input_quantizer, quantizers.Heaviside)
 
 
-def padding_of(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
-    """The padding of each axis, alike on both sides; None where 'same' needs a pixel more on one side."""
-    if not isinstance(layer.padding, str):
-        return tuple(int(p) for p in layer.padding)
-    if layer.padding == "valid":
-        return (0,) * len(layer.kernel_size)
-    total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    return None if any(n % 2 for n in total) else tuple(n // 2 for n in total)
-
-
 def _fresh(quantizer: str | nn.Module | None, argument: str) -> nn.Module | None:
     """A quantizer of the layer's own: one module given for many layers would share its parameters."""
     return copy.deepcopy(quantizers.resolve(quantizer, argument))
@@ -86,8 +76,7 @@ def binary_from_float(
     """The binary layer that starts from `layer`: latent weights as above; bias, stride, padding, dilation,
     groups, dtype, device, mode and requires_grad as they were.
 
-    The convolution must pad with zeros, evenly (`padding_of`). ValueError for options that do not go
-    together.
+    The convolution must pad with zeros. ValueError for options that do not go together.
     """
     bias = layer.bias is not None
     input_quantizer = _fresh(options["input_quantizer"], "input_quantizer")
@@ -105,16 +94,15 @@ def binary_from_float(
             bias=bias,
         )
     else:
-        padding = padding_of(layer)
-        if padding is None or layer.padding_mode != "zeros":
-            raise ValueError(f"a binary convolution pads evenly, with zeros; got {layer}")
+        if layer.padding_mode != "zeros":
+            raise ValueError(f"a binary convolution pads with zeros; got {layer}")
         make = BinaryConv2d if isinstance(layer, nn.Conv2d) else BinaryConv1d
         binary = make(
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,
             layer.stride,
-            padding,
+            cast(Padding, layer.padding),
             layer.dilation,
             layer.groups,
             input_quantizer=input_quantizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +30,7 @@ class BinaryLinear(BinaryLayer):
     bias: adds a parameter of shape (out_features,) that starts at 0. Not needed before a BatchNorm.
     init: "uniform" draws the latent weight from U(-1, 1), as the papers' code does; "glorot" from U(-a, a)
         with a = sqrt(6 / (in_features + out_features)).
+    device, dtype: of its parameters, as in torch.nn.Linear.
 
     `weight`, (out_features, in_features), holds the *latent* weights: real numbers that collect the
     updates. Call `onebit.optim.clip_latent_weights_(model)` after each optimizer step.
@@ -48,6 +50,8 @@ class BinaryLinear(BinaryLayer):
         input_scale: InputScale | None = None,
         bias: bool = False,
         init: Init = "uniform",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_count("in_features", in_features)
         check_count("out_features", out_features)
@@ -59,6 +63,8 @@ class BinaryLinear(BinaryLayer):
             input_scale=input_scale,
             bias=bias,
             init=init,
+            device=device,
+            dtype=dtype,
         )
         self.in_features = in_features
         self.out_features = out_features

@@ -21,7 +21,6 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from onebit.nn.binary_layer import BinaryLayer
-from onebit.nn.from_float import padding_of
 from onebit.nn.modes import modes_kept
 
 __all__ = ["Calls", "centred", "holds_products", "obstacles", "passes_through", "record_calls"]
@@ -92,11 +91,8 @@ def _of_the_layer(module: nn.Module) -> str | None:
         return "its weight is computed by a hook, or it has hooks that would be lost: remove them first"
     if "forward" in vars(module):
         return "its forward has been replaced"
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        if module.padding_mode != "zeros":
-            return f"padding_mode={module.padding_mode!r}: binary convolutions pad with zeros"
-        if padding_of(module) is None:
-            return "padding='same' with an even kernel is uneven: binary convolutions pad both sides alike"
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode != "zeros":
+        return f"padding_mode={module.padding_mode!r}: binary convolutions pad with zeros"
     return None
 
 

@@ -24,7 +24,7 @@ and then clips the latent weight to [-1, 1]. Under that clipping every latent we
 its two ends included, so both rules give the same numbers: one quantizer serves weights and activations.
 They differ only for a latent weight outside [-1, 1], which exists only where `optim.clip_latent_weights_` is
 not called (or before its first call): there the saturating rule freezes the weight and BinaryConnect's would
-let it drift.
+let it drift. Quantizers of that kind have `wants_clipping = True`, and a layer warns (unclipped.py).
 
 sign(0) = sign(-0.0) = +1. NaN compares false with everything, so a NaN becomes -1 and receives no gradient; a
 quantizer cannot report it (looking would wait for the GPU, each step). Watch the loss while training; the
@@ -312,6 +312,8 @@ class SteSign(nn.Module):
     window: the gradient passes where |x| <= window; 1 in BNN, 1.25 in QuickNet. ValueError unless positive.
     """
 
+    wants_clipping = True
+
     def __init__(self, *, window: float = 1.0) -> None:
         super().__init__()
         _require_positive("window", window)
@@ -328,6 +330,8 @@ class SteSign(nn.Module):
 class ApproxSign(nn.Module):
     """`approx_sign` as a module: deterministic sign, gradient of Bi-Real Net. Same in train and eval mode."""
 
+    wants_clipping = True
+
     def forward(self, x: Tensor) -> Tensor:
         return approx_sign(x)
 
@@ -340,6 +344,8 @@ class StochasticSign(nn.Module):
         real latent weights (their paper, section 2.6, and their code). True reproduces that: in eval mode the
         input comes back as it is. Such a layer is not one-bit and is converted as a real one.
     """
+
+    wants_clipping = True
 
     def __init__(self, *, real_in_eval: bool = False) -> None:
         super().__init__()

@@ -95,6 +95,8 @@ class MagnitudeAwareSign(_ScaledSign):
     that of the plain sign.
     """
 
+    wants_clipping = True
+
     def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(±1, α (out,))."""
         _require_filters(weight, "magnitude_aware_sign")

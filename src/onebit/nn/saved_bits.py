@@ -63,7 +63,7 @@ class SavedBinaryLinear(_SavedProduct, BinaryLinear):
 
 class _SavedConv(_SavedProduct, _BinaryConv):
     def _how(self) -> tuple[Any, ...]:
-        return self.padding_value, self.stride, self.padding, self.dilation, self.groups
+        return self.padding_value, self.stride, self.padding, self.dilation, self.groups, self.padding_after
 
 
 class SavedBinaryConv1d(_SavedConv, BinaryConv1d):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from onebit.nn.convolution import padded
 from onebit.nn.markers import sign_formula
 
 __all__ = [
@@ -118,7 +119,8 @@ class _Sign(_Function):
 class _Product(_Function):
     """A matrix product or convolution of x and weight, each on its grid, and saved as that allows.
 
-    how: (padding value, stride, padding, dilation, groups) of a convolution, None for a matrix product.
+    how: (padding value, stride, padding before, dilation, groups, padding after) of a convolution, None for a
+        matrix product.
     """
 
     @staticmethod
@@ -136,9 +138,9 @@ class _Product(_Function):
         ctx.how = how
         if how is None:
             return F.linear(x, weight)
-        padded, padding = _padded(x, how)
+        wide, padding = padded(x, how[0], how[2], how[5])
         return torch.convolution(
-            padded, weight, None, how[1], padding, how[3], False, [0] * len(padding), how[4]
+            wide, weight, None, how[1], padding, how[3], False, [0] * len(padding), how[4]
         )
 
     @staticmethod
@@ -152,10 +154,10 @@ class _Product(_Function):
             gx = (flat @ weight).reshape(x.shape) if needs[0] else None
             gw = flat.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None
             return gx, gw, None, None, None
-        padded, padding = _padded(x, how)
+        wide, padding = padded(x, how[0], how[2], how[5])
         gx, gw, _ = torch.ops.aten.convolution_backward(
             g,
-            padded,
+            wide,
             weight,
             None,
             how[1],
@@ -166,19 +168,10 @@ class _Product(_Function):
             how[4],
             [*needs, False],
         )
-        if gx is not None and padding != how[2]:
+        if gx is not None and wide is not x:
             for axis, (size, before) in enumerate(zip(x.shape[2:], how[2], strict=True), start=2):
                 gx = gx.narrow(axis, before, size)
         return gx, gw, None, None, None
-
-
-def _padded(x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    """x with its padding where that is ±1, and the padding by zeros that is left to do."""
-    value, padding = how[0], how[2]
-    if value == 0 or not any(padding):
-        return x, padding
-    # F.pad counts axes from the last one, two entries each.
-    return F.pad(x, [p for p in reversed(padding) for _ in (0, 1)], value=float(value)), (0,) * len(padding)
 
 
 class _BatchNorm(_Function):

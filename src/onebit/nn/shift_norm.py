@@ -74,7 +74,15 @@ class _ShiftBatchNorm(nn.Module):
     running_mean: Tensor
     running_inverse_std: Tensor
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.125) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.125,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_count("num_features", num_features)
         if not eps > 0:
@@ -82,10 +90,10 @@ class _ShiftBatchNorm(nn.Module):
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must lie in (0, 1]; got {momentum!r}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_inverse_std", torch.ones(num_features))
+        self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype))
+        self.register_buffer("running_mean", torch.zeros(num_features, device=device, dtype=dtype))
+        self.register_buffer("running_inverse_std", torch.ones(num_features, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self.ranks or x.shape[1] != self.num_features:

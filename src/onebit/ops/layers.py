@@ -8,7 +8,6 @@ nothing to train.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear
+from onebit.nn.convolution import padded
 
 _Ops = torch.ops.onebit
 
@@ -150,6 +150,7 @@ class _PackedConv(PackedLayer):
         self.kernel_size = layer.kernel_size
         self.stride = layer.stride
         self.padding = layer.padding
+        self.padding_after = layer.padding_after
         self.dilation = layer.dilation
         self.groups = layer.groups
         self.padding_value = layer.padding_value
@@ -172,10 +173,9 @@ class _PackedConv(PackedLayer):
 
     def _product(self, q: Tensor, channels_first: bool) -> Tensor:
         """The convolution, scaled, of q; channels_first says how the result lies in memory."""
-        padding: Sequence[int] = self.padding
-        if self.real and self.padding_value != 0 and any(padding):
-            q = F.pad(q, [p for p in reversed(padding) for _ in (0, 1)], value=float(self.padding_value))
-            padding = (0,) * self.axes
+        padding = self.padding_after  # of bits at both ends; what is too much of it is cut off below
+        if self.real:
+            q, padding = padded(q, self.padding_value, self.padding, self.padding_after)
         options = {**self._epilogue(), "groups": self.groups, "channels_first": channels_first}
         for name, sizes in (("stride", self.stride), ("padding", padding), ("dilation", self.dilation)):
             options[name] = sizes if self.axes == 2 else ((0 if name == "padding" else 1), *sizes)
@@ -187,7 +187,17 @@ class _PackedConv(PackedLayer):
             options["padding_value"] = self.padding_value
             y = _Ops.binary_conv2d(q, self.weight, self.in_channels, **options)
         y = y if channels_first else y.movedim(-1, 1)
-        return cast(Tensor, y if self.axes == 2 else y.squeeze(2))
+        y = cast(Tensor, y if self.axes == 2 else y.squeeze(2))
+        return y if self.real else self._cut(y, channels_first)
+
+    def _cut(self, y: Tensor, channels_first: bool) -> Tensor:
+        """y without the rows and columns that "same" of an even kernel, which has stride 1, does not give."""
+        if self.padding == self.padding_after:
+            return y
+        for axis, (before, after) in enumerate(zip(self.padding, self.padding_after, strict=True), start=2):
+            y = y.narrow(axis, after - before, y.shape[axis] - (after - before))
+        last = self.axes == 2 and not channels_first
+        return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def _as_image(self, x: Tensor) -> Tensor:
         """(batch, length, …) as an image of height 1."""
@@ -196,13 +206,12 @@ class _PackedConv(PackedLayer):
     def _input_scale(self, x: Tensor) -> Tensor:
         """K, (batch, 1, *output size): XNOR-Net, arXiv 1603.05279, eq. 11."""
         a = x.abs().mean(dim=1, keepdim=True)
-        if self.axes == 1:
-            if self.box is None:
-                return F.avg_pool1d(a, self.kernel_size, self.stride, self.padding)
-            return F.conv1d(a, self.box, None, self.stride, self.padding, self.dilation)
         if self.box is None:
-            return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding)
-        return F.conv2d(a, self.box, None, self.stride, self.padding, self.dilation)
+            average = F.avg_pool1d if self.axes == 1 else F.avg_pool2d
+            return average(a, self.kernel_size, self.stride, self.padding)
+        a, padding = padded(a, 0, self.padding, self.padding_after)
+        convolve = F.conv1d if self.axes == 1 else F.conv2d
+        return convolve(a, self.box, None, self.stride, padding, self.dilation)
 
 
 class PackedConv1d(_PackedConv):

@@ -25,14 +25,18 @@ __all__ = [
 
 def latent_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """(name, parameter) of every latent weight in the model, each parameter once, in module order."""
-    latent: set[int] = set()
-    for module in model.modules():
-        find = getattr(module, "latent_parameters", None)
-        if callable(find):
-            latent.update(id(p) for p in find())
+    latent = {id(p) for _, parameters in _latent_modules(model) for p in parameters}
     for name, parameter in model.named_parameters():
         if id(parameter) in latent:
             yield name, parameter
+
+
+def _latent_modules(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
+    """Each module that has latent weights, and these."""
+    for module in model.modules():
+        find = getattr(module, "latent_parameters", None)
+        if callable(find):
+            yield module, find()
 
 
 @torch.no_grad()
@@ -41,10 +45,14 @@ def clip_latent_weights_(model: nn.Module) -> None:
 
     Call it after each `optimizer.step()`. Only signs are used, so growth beyond ±1 has no effect but to
     make the weight harder to flip. Real layers, BatchNorms, scales and biases are left alone; a model
-    without one-bit layers is left as it is.
+    without one-bit layers is left as it is. Where nobody ever calls it, a model whose weights have left
+    [-1, 1] warns when it goes into eval mode.
     """
-    for _, parameter in latent_parameters(model):
-        parameter.clamp_(-1.0, 1.0)
+    for module, parameters in _latent_modules(model):
+        for parameter in parameters:
+            parameter.clamp_(-1.0, 1.0)
+        if not getattr(module, "latent_clipped", False):
+            module.latent_clipped = True  # type: ignore[assignment]
 
 
 @torch.no_grad()
