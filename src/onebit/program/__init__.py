@@ -8,18 +8,17 @@ from __future__ import annotations
 from onebit.errors import ProgramError
 from onebit.program.energy import Energy, estimate_energy
 from onebit.program.file_format import file_size, load, save
-from onebit.program.graph import Attr, Constant, Node, Program
+from onebit.program.graph import Constant, Node, Program
 from onebit.program.inputs import ARRAY_DTYPES, check_inputs
 from onebit.program.numerics import fma
-from onebit.program.ops import ELEMENTWISE, OPS
+from onebit.program.ops import OPS
 from onebit.program.reference import execute
 from onebit.program.summary import Summary, summarize
-from onebit.program.tensors import DType, TensorType, pack_bits, unpack_bits, words
+from onebit.program.tensors import Attr, DType, TensorType, pack_bits, unpack_bits, words
 from onebit.program.verify import verify
 
 __all__ = [
     "ARRAY_DTYPES",
-    "ELEMENTWISE",
     "OPS",
     "Attr",
     "Constant",

@@ -27,44 +27,16 @@ ranks networks; it is no measurement of a chip.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 from onebit.program.graph import Node, Program
-from onebit.program.ops import ELEMENTWISE, OPS, Call
+from onebit.program.ops import FLOAT_MAC, Kind, Operations
 from onebit.program.tensors import DType, TensorType
 from onebit.program.verify import verify
 
-INT32_ADD, FLOAT_ADD, FLOAT_MULTIPLY = 0.1, 0.9, 3.7
-_FLOAT_MAC = FLOAT_MULTIPLY + FLOAT_ADD
+_INT32_ADD, _FLOAT_ADD, _FLOAT_MULTIPLY = 0.1, 0.9, 3.7
 _MEMORIES = ((8 * 1024, 10.0), (32 * 1024, 20.0), (1024 * 1024, 100.0))  # bytes, pJ a 64-bit access
 _DRAM = 1300.0
-
-# pJ of a multiply-accumulate, by the factors' formats.
-_PER_MAC = {
-    "binary_gemm": 3 * INT32_ADD / 32,
-    "binary_conv2d": 3 * INT32_ADD / 32,
-    "u8_gemm": INT32_ADD,
-    "u8_conv2d": INT32_ADD,
-    "f32_binary_gemm": FLOAT_ADD,
-    "f32_binary_conv2d": FLOAT_ADD,
-    "f32_gemm": _FLOAT_MAC,
-    "f32_conv2d": _FLOAT_MAC,
-}
-# pJ of an output element: (here, in the float32 network). What is not listed moves data or looks at a sign.
-_PER_ELEMENT = {
-    "threshold": (INT32_ADD, _FLOAT_MAC),
-    "affine": (_FLOAT_MAC, _FLOAT_MAC),
-    "scale_pixels": (_FLOAT_MAC, _FLOAT_MAC),
-    "mul": (FLOAT_MULTIPLY, FLOAT_MULTIPLY),
-    "div": (FLOAT_MULTIPLY, FLOAT_MULTIPLY),
-    "prelu": (FLOAT_MULTIPLY, FLOAT_MULTIPLY),
-    "add": (FLOAT_ADD, FLOAT_ADD),
-    "sub": (FLOAT_ADD, FLOAT_ADD),
-}
-# Ops on one value, element by element: they work on what stands in registers.
-_IN_REGISTERS = ELEMENTWISE - {"add", "sub", "mul", "div"}
-_RENAMES = {"reshape"}  # moves nothing
 
 
 @dataclass(frozen=True)
@@ -102,29 +74,32 @@ def estimate_energy(program: Program) -> Energy:
     """Estimate the energy of one sample. Raises ProgramError for a broken program."""
     verify(program)
     return Energy(
-        Joules(_arithmetic(program, 0), *_memory(program, _stored)),
-        Joules(_arithmetic(program, 1), *_memory(program, _as_floats)),
+        Joules(_arithmetic(program, as_float32=False), *_memory(program, _stored)),
+        Joules(_arithmetic(program, as_float32=True), *_memory(program, _as_floats)),
     )
 
 
-def _arithmetic(program: Program, which: int) -> float:
-    """pJ of the operations: of this program (0), of the float32 network (1)."""
+def _arithmetic(program: Program, as_float32: bool) -> float:
+    """pJ of the operations: of this program, or of the float32 network."""
     total = 0.0
     for node in program.nodes:
-        elements = prod(program.values[node.output].shape)
-        if node.op in _PER_MAC:
-            total += _macs(program, node) * (_FLOAT_MAC if which else _PER_MAC[node.op])
-        elif node.op in ("avg_pool2d", "channel_mean"):
-            total += prod(program.values[node.inputs[0]].shape) * FLOAT_ADD + elements * FLOAT_MULTIPLY
-        else:
-            total += elements * _PER_ELEMENT.get(node.op, (0.0, 0.0))[which]
+        op, outputs = node.facts, program.values[node.output].elements
+        if op.product is not None:
+            per_mac = FLOAT_MAC if as_float32 else op.product.kind.operations
+            total += op.product.macs(program.call_of(node)) * _picojoules(per_mac)
+        work = op.arithmetic
+        per_output = work.as_float32 if as_float32 and work.as_float32 is not None else work.per_output
+        total += outputs * _picojoules(per_output)
+        total += program.type_of(node.inputs[0]).elements * _picojoules(work.per_input)
     return total
 
 
-def _macs(program: Program, node: Node) -> int:
-    types = tuple(program.type_of(name) for name in node.inputs)
-    call = Call(types, tuple(name in program.constants for name in node.inputs), node.attrs)
-    return OPS[node.op].macs(call)
+def _picojoules(operations: Operations) -> float:
+    return (
+        operations.int32_adds * _INT32_ADD
+        + operations.float_adds * _FLOAT_ADD
+        + operations.float_multiplies * _FLOAT_MULTIPLY
+    )
 
 
 def _memory(program: Program, size: Any) -> tuple[float, float]:
@@ -135,7 +110,7 @@ def _memory(program: Program, size: Any) -> tuple[float, float]:
     for name in program.inputs:
         moved += size(program.values[name])  # written by whoever brings it
     for node in program.nodes:
-        if node.op in _RENAMES:
+        if node.facts.kind is Kind.VIEW:  # moves nothing
             continue
         values = [name for name in (*node.inputs, node.output) if name in program.values]
         held = sum(size(program.values[name]) for name in set(values) - in_registers)
@@ -150,7 +125,8 @@ def _values_in_registers(program: Program) -> set[str]:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
     made = {node.output for node in program.nodes} - set(program.outputs)
-    return {name for name in made if len(readers.get(name, [])) == 1 and readers[name][0].op in _IN_REGISTERS}
+    alone = {name: readers[name][0].facts for name in made if len(readers.get(name, [])) == 1}
+    return {name for name, op in alone.items() if op.is_elementwise and not op.is_binary}
 
 
 def _per_access(held: int) -> float:

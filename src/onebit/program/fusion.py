@@ -26,8 +26,6 @@ from onebit.program.graph import Node, Program
 
 Floats = npt.NDArray[np.float32]
 
-INTEGER_PRODUCTS = ("binary_gemm", "u8_gemm", "binary_conv2d", "u8_conv2d")
-FLOAT_PRODUCTS = ("f32_binary_gemm", "f32_gemm", "f32_binary_conv2d", "f32_conv2d")
 _MAX_EXPONENT = 64  # powers of two up to 2^±64 times an integer below 2^31 stay normal float32 numbers
 
 
@@ -99,11 +97,11 @@ def _live_nodes(program: Program) -> list[Node]:
 
 
 def _fuse(program: Program, node: Node, followers: Mapping[str, Node]) -> Step:
-    if node.op in FLOAT_PRODUCTS:
+    if node.facts.is_float_product:
         return _fuse_floats(program, [node], followers, integers=False)
     if node.op == "threshold":
         return _bits(program, (node,), node, "")
-    if node.op not in INTEGER_PRODUCTS:
+    if not node.facts.is_integer_product:
         return Step((node,))
     after = followers.get(node.output)
     if after is not None and after.op == "threshold":
@@ -124,7 +122,7 @@ def _fuse_pool(program: Program, product: Node, followers: Mapping[str, Node]) -
     The pool reads the bits under the name that the sums had, for their shape is the same.
     """
     pool = followers.get(product.output)
-    if product.op not in INTEGER_PRODUCTS or pool is None or pool.op != "max_pool2d":
+    if not product.facts.is_integer_product or pool is None or pool.op != "max_pool2d":
         return []
     last = followers.get(pool.output)
     if last is None or last.op != "threshold":
@@ -152,29 +150,20 @@ def _fuse_floats(program: Program, nodes: list[Node], followers: Mapping[str, No
 
 def _absorb(program: Program, node: Node, value: str, state: _Fma) -> _Fma | None:
     """`state` followed by `node`, or None where that is not one fma."""
-    if not state.exact:
+    if not state.exact or not node.facts.is_elementwise:
+        return None
+    form = node.facts.scale_shift(program.constants_of(node))
+    if form is None or not form.exact or node.inputs[form.operand] != value:
         return None
     channels = len(state.scale)
-    constants = [
-        _per_channel(program.constants[name].array, channels) if name in program.constants else None
-        for name in node.inputs
-    ]
-    first = node.inputs[0] == value
-    constant = constants[-1] if first else constants[0]
-    if constant is None:
-        return None
-    if node.op == "affine":
-        scale, shift = constants[1], constants[2]
-        return None if scale is None or shift is None else _scaled(state, scale, shift)
-    if node.op == "mul":
-        return _scaled(state, constant, state.bias)
-    if node.op == "div" and first and _powers_of_two(constant):
-        return _scaled(state, np.float32(1) / constant, state.bias)
-    if node.op == "add":
-        return _Fma(state.scale, constant, False)
-    if node.op == "sub":
-        return _Fma(state.scale, -constant, False) if first else _Fma(-state.scale, constant, False)
-    return None
+    scale, shift = (
+        None if array is None else _per_channel(array, channels) for array in (form.scale, form.shift)
+    )
+    if (scale is None) != (form.scale is None) or (shift is None) != (form.shift is None):
+        return None  # a number a pixel
+    if scale is None:
+        return None if shift is None else _Fma(state.scale, shift, False)
+    return _scaled(state, scale, state.bias if shift is None else shift)
 
 
 def _per_channel(array: npt.NDArray[np.float32], channels: int) -> Floats | None:

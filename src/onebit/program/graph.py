@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from onebit.program.tensors import Array, TensorType
+import numpy as np
+
+from onebit.program.ops import OPS, Call, Constants, Op
+from onebit.program.tensors import Array, Attr, DType, TensorType, unpack_bits
 
 if TYPE_CHECKING:
     import os
-
-Attr = int | float | str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Node:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
 
+    @property
+    def facts(self) -> Op:
+        """The definition of its op, with the facts that hold wherever it runs. The op must be known."""
+        return OPS[self.op]
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -40,6 +46,13 @@ class Constant:
 
     type: TensorType
     array: Array
+
+    @property
+    def logical(self) -> Array:
+        """The array as ops see it: bits as int8 ±1 of the logical shape."""
+        if self.type.dtype is not DType.BITS:
+            return self.array
+        return np.where(unpack_bits(self.array, self.type.channels), np.int8(1), np.int8(-1))
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,15 @@ class Program:
         """Type of a value or a constant."""
         constant = self.constants.get(name)
         return constant.type if constant is not None else self.values[name]
+
+    def call_of(self, node: Node) -> Call:
+        """A node as the facts of its op see it."""
+        types = tuple(self.type_of(name) for name in node.inputs)
+        return Call(types, tuple(name in self.constants for name in node.inputs), node.attrs)
+
+    def constants_of(self, node: Node) -> Constants:
+        """The operands of a node that are constants, as logical arrays; None for the others."""
+        return tuple(self.constants[name].logical if name in self.constants else None for name in node.inputs)
 
     def with_outputs(self, *names: str) -> Program:
         """The same program with these values as its outputs, e.g. to look at hidden bits."""

@@ -9,10 +9,9 @@ import numpy as np
 
 from onebit.errors import ProgramError
 from onebit.program.float_environment import default_float_environment
-from onebit.program.graph import Constant, Program
+from onebit.program.graph import Program
 from onebit.program.inputs import check_inputs
-from onebit.program.ops import OPS, Call
-from onebit.program.tensors import Array, DType, unpack_bits
+from onebit.program.tensors import Array
 from onebit.program.verify import verify
 
 
@@ -34,24 +33,11 @@ def execute(program: Program, *inputs: Any, keep: Iterable[str] | Literal["all"]
     last_use = {name: index for index, node in enumerate(program.nodes) for name in node.inputs}
     for index, node in enumerate(program.nodes):
         operands = [
-            _logical(program.constants[name]) if name in program.constants else arrays[name]
+            program.constants[name].logical if name in program.constants else arrays[name]
             for name in node.inputs
         ]
-        call = Call(
-            tuple(program.type_of(name) for name in node.inputs),
-            tuple(name in program.constants for name in node.inputs),
-            node.attrs,
-        )
-        arrays[node.output] = OPS[node.op].compute(operands, call)
+        arrays[node.output] = node.facts.compute(operands, program.call_of(node))
         for name in {*node.inputs, node.output} - set(wanted):
             if last_use.get(name, index) == index:
                 arrays.pop(name, None)
     return {name: np.ascontiguousarray(arrays[name]) for name in wanted}
-
-
-def _logical(constant: Constant) -> Array:
-    """A constant as ops see it: bits unpacked to int8 ±1."""
-    if constant.type.dtype is not DType.BITS:
-        return constant.array
-    positive = unpack_bits(constant.array, constant.type.channels)
-    return np.where(positive, np.int8(1), np.int8(-1))

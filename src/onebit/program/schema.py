@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from onebit.errors import ProgramError
 from onebit.program import limits
 from onebit.program.errors import fail, shorten
-from onebit.program.graph import Attr, Node, Program
+from onebit.program.graph import Node, Program
 from onebit.program.header import parse_json
-from onebit.program.tensors import DType, TensorType
+from onebit.program.tensors import Attr, DType, TensorType
 from onebit.program.verify import check_type
 
 FORMAT = "onebit"

@@ -8,7 +8,7 @@ from typing import Any
 
 from onebit.program.file_format import file_size
 from onebit.program.graph import Node, Program
-from onebit.program.ops import OPS, Call
+from onebit.program.ops import MacKind
 from onebit.program.tensors import DType
 from onebit.program.verify import verify
 
@@ -78,9 +78,8 @@ def summarize(program: Program) -> Summary:
 
 
 def _row(program: Program, node: Node, seen: set[str]) -> Row:
-    op = OPS[node.op]
-    types = tuple(program.type_of(name) for name in node.inputs)
-    call = Call(types, tuple(name in program.constants for name in node.inputs), node.attrs)
+    op, call = node.facts, program.call_of(node)
+    types = call.types
     stored = float32 = 0
     weights = ""
     for operand, name, type_ in zip(op.operands_for(len(types)), node.inputs, types, strict=True):
@@ -91,6 +90,7 @@ def _row(program: Program, node: Node, seen: set[str]) -> Row:
             stored += type_.nbytes
             float32 += 4 * type_.elements if operand.weights else type_.nbytes
     macs = op.macs(call)
+    one_bit = op.product is not None and op.product.kind is MacKind.ONE_BIT
     return Row(
         layer=node.layer,
         op=node.op,
@@ -100,8 +100,8 @@ def _row(program: Program, node: Node, seen: set[str]) -> Row:
         weights=weights,
         stored_bytes=stored,
         float32_bytes=float32,
-        macs_1bit=macs if op.one_bit_macs else 0,
-        macs_other=0 if op.one_bit_macs else macs,
+        macs_1bit=macs if one_bit else 0,
+        macs_other=0 if one_bit else macs,
         why_not_1bit=op.reason(call),
     )
 

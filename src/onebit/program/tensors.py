@@ -19,6 +19,7 @@ from onebit.errors import ProgramError
 WORD_BITS = 32
 
 Array = npt.NDArray[Any]
+Attr = int | float | str | tuple[int, ...]  # an attribute of a node
 
 
 class DType(StrEnum):

@@ -11,7 +11,7 @@ from onebit.errors import ProgramError
 from onebit.program import limits
 from onebit.program.errors import fail, shorten
 from onebit.program.graph import Constant, Node, Program
-from onebit.program.ops import OPS, AttrKind, Call, Op, Role
+from onebit.program.ops import OPS, AttrKind, Op, Role
 from onebit.program.tensors import WORD_BITS, Array, DType, TensorType
 
 _BLOCK = 1 << 18  # elements looked at together, so that checking a large constant needs little memory
@@ -205,10 +205,8 @@ def _check_node(
         fail(place, "version of the op", shorten(node.version), f"{op.version}{hint if newer else ''}")
     _check_operands(program, node, op, place, defined, producers)
     _check_attrs(node, op, place)
-    types = tuple(program.type_of(name) for name in node.inputs)
-    constant = tuple(name in program.constants for name in node.inputs)
     try:
-        inferred = op.infer(Call(types, constant, node.attrs))
+        inferred = op.infer(program.call_of(node))
     except ProgramError as error:
         raise ProgramError(f"{place}: {error}") from None
     _check_output(program, node, place, defined, inferred)

@@ -13,13 +13,12 @@ from onebit.lowering.capture.captured import Captured, TorchCall
 from onebit.lowering.emit.program_builder import ProgramBuilder
 from onebit.lowering.values.image_layout import ImageLayout
 from onebit.lowering.values.kinds import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
-from onebit.program import ELEMENTWISE, ProgramError
+from onebit.program import OPS, ProgramError
 from onebit.program.tensors import Array
 
 Rule = Callable[..., Value | Padded]
 RULES: dict[str, Rule] = {}
 TAKES_PADDING: set[str] = set()  # those whose operand may be Padded
-_ELEMENTWISE = ELEMENTWISE - {"threshold"}
 _R = TypeVar("_R", bound=Rule)
 _V = TypeVar("_V", bound=Varying)
 
@@ -72,7 +71,7 @@ class Context:
 
         layout: how its output lies; the output of an elementwise op lies as its widest operand.
         """
-        if op in _ELEMENTWISE:
+        if OPS[op].is_elementwise:
             layouts = [self._layouts[name] for name in inputs if name in self._layouts]
             layout = max(layouts, key=lambda one: one.channels, default=None)
         layer = self.call.origin.layer if self.call is not None else ""

@@ -8,10 +8,9 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 
 from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
-from onebit.program.graph import Attr
 from onebit.program.limits import MAX_NAME
 from onebit.program.ops import OPS, Call
-from onebit.program.tensors import Array
+from onebit.program.tensors import Array, Attr
 
 
 class ProgramBuilder:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from onebit.program import Node, Program
-
-_ARITHMETIC = ("add", "sub", "mul", "div")
-_SUMS_OF_SIGNS = ("binary_gemm", "binary_conv2d")
+from onebit.program.ops import Monotone
 
 
 @dataclass(frozen=True)
@@ -56,55 +53,34 @@ def find_chain(program: Program, producers: Mapping[str, Node], sign: Node) -> M
 
 def monotone_input(program: Program, node: Node) -> str | None:
     """The value in which an elementwise node is monotone channel by channel, or None."""
-    if node.op in ("relu", "hardtanh", "affine"):
-        return node.inputs[0]
-    if node.op == "prelu":
-        return node.inputs[0] if bool((program.constants[node.inputs[1]].array >= 0).all()) else None
-    if node.op not in _ARITHMETIC:
+    found = _monotone(program, node)
+    if found is None:
         return None
-    a, b = node.inputs
-    if b in program.constants:
-        value, constant = a, b
-    elif a in program.constants and node.op != "div":  # c / x jumps at 0
-        value, constant = b, a
-    else:
-        return None
+    shapes = [program.constants[name].type.shape for name in node.inputs if name in program.constants]
     # One number a channel: a constant that also differs along other axes has no per-channel threshold.
-    return value if all(size == 1 for size in program.constants[constant].type.shape[:-1]) else None
+    return node.inputs[found.operand] if all(size == 1 for s in shapes for size in s[:-1]) else None
 
 
 def never_falls(program: Program, node: Node) -> bool:
     """A larger input of this monotone node gives no smaller output, in any channel."""
-    if node.op == "affine":
-        return bool((program.constants[node.inputs[1]].array >= 0).all())
-    if node.op not in ("mul", "div", "sub"):
-        return True
-    constant = node.inputs[0 if node.inputs[0] in program.constants else 1]
-    if node.op == "sub":
-        return constant == node.inputs[1]
-    return bool((program.constants[constant].array >= 0).all())
+    found = _monotone(program, node)
+    return found is not None and found.rises
+
+
+def _monotone(program: Program, node: Node) -> Monotone | None:
+    return node.facts.monotone(program.constants_of(node)) if node.facts.product is None else None
 
 
 def _range(program: Program, producers: Mapping[str, Node], name: str) -> tuple[int, int] | None:
     """Smallest and largest value that an i32 accumulator can hold."""
     node = producers.get(name)
-    while node is not None and node.op in ("reshape", "permute", "max_pool2d"):
-        node = producers.get(node.inputs[0])
     if node is None:
         return None
-    if node.op == "concat":
+    if node.facts.selects:
         parts = [_range(program, producers, part) for part in node.inputs]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
         return min(low for low, _ in known), max(high for _, high in known)
-    if node.op not in (*_SUMS_OF_SIGNS, "u8_gemm", "u8_conv2d"):
-        return None
-    k = prod(program.constants[node.inputs[1]].type.shape[1:])  # taps outside the image add no more
-    if node.op in _SUMS_OF_SIGNS:
-        return -k, k
-    multiplier, offset = node.attrs["multiplier"], node.attrs["offset"]
-    assert isinstance(multiplier, int)
-    assert isinstance(offset, int)
-    largest = k * max(abs(offset), abs(255 * multiplier + offset))
-    return -largest, largest
+    product = node.facts.product
+    return product.sums(program.call_of(node)) if product is not None and product.sums is not None else None

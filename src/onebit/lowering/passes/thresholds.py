@@ -23,8 +23,7 @@ import numpy as np
 
 from onebit.lowering.passes.monotone_chain import MonotoneChain, find_chain, never_falls
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, pack_bits
-from onebit.program.graph import Attr
-from onebit.program.tensors import Array
+from onebit.program.tensors import Array, Attr
 
 ALWAYS = -(2**31)
 

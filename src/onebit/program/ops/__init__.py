@@ -1,7 +1,8 @@
-"""The ops of a Program: each has one definition (typing rule, meaning in NumPy, cost), and `OPS` lists them.
+"""The ops of a Program: each has one definition (typing rule, meaning in NumPy, facts), and `OPS` lists them.
 
 To add an op, write its `Op` in the module of its kind and list it there; the verifier, the reference
-executor, the file format and the summary read this table and need no change.
+executor, the file format, the summary, fusion and the energy estimate read this table and name no op that
+they treat like others.
 """
 
 from __future__ import annotations
@@ -10,13 +11,45 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from onebit.program.ops.conv import CONV_OPS
-from onebit.program.ops.definition import AttrKind, Call, Op, Operand, Role
+from onebit.program.ops.definition import AttrKind, Op, Operand, Role
 from onebit.program.ops.elementwise import ELEMENTWISE_OPS
+from onebit.program.ops.facts import (
+    FLOAT_MAC,
+    Call,
+    Constants,
+    FloatForm,
+    FloatKind,
+    Kind,
+    MacKind,
+    Monotone,
+    Operations,
+    Product,
+    ScaleShift,
+    Tolerance,
+)
 from onebit.program.ops.gemm import GEMM_OPS
 from onebit.program.ops.pool import POOL_OPS
 from onebit.program.ops.shape import SHAPE_OPS
 
-__all__ = ["ELEMENTWISE", "OPS", "AttrKind", "Call", "Op", "Operand", "Role"]
+__all__ = [
+    "FLOAT_MAC",
+    "OPS",
+    "AttrKind",
+    "Call",
+    "Constants",
+    "FloatForm",
+    "FloatKind",
+    "Kind",
+    "MacKind",
+    "Monotone",
+    "Op",
+    "Operand",
+    "Operations",
+    "Product",
+    "Role",
+    "ScaleShift",
+    "Tolerance",
+]
 
 
 def _registry(*groups: tuple[Op, ...]) -> Mapping[str, Op]:
@@ -28,6 +61,4 @@ def _registry(*groups: tuple[Op, ...]) -> Mapping[str, Op]:
     return MappingProxyType(table)
 
 
-# Ops that treat each element alone: their results lie as their operands do.
-ELEMENTWISE = frozenset(op.name for op in ELEMENTWISE_OPS)
 OPS: Mapping[str, Op] = _registry(GEMM_OPS, CONV_OPS, POOL_OPS, ELEMENTWISE_OPS, SHAPE_OPS)

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from onebit.program.ops.definition import AttrKind, Call, Op, Operand, Role, require, require_dtype
-from onebit.program.ops.gemm import INT32_MAX, exact_float
+from onebit.program.ops.definition import AttrKind, Op, Operand, Role, require, require_dtype
+from onebit.program.ops.facts import (
+    EXACT,
+    NO_ARITHMETIC,
+    Call,
+    FloatForm,
+    FloatKind,
+    Kind,
+    MacKind,
+    Product,
+    Tolerance,
+    never_scale_shift,
+    not_monotone,
+)
+from onebit.program.ops.gemm import (
+    INT32_MAX,
+    byte_bound,
+    byte_sums,
+    exact_float,
+    products_per_sum,
+    sign_sums,
+)
 from onebit.program.ops.windows import GEOMETRY, Axis, axes_of, describe_geometry
 from onebit.program.tensors import Array, DType, TensorType
 
@@ -42,11 +62,6 @@ def _infer(x_dtype: DType, w_dtype: DType, out: DType) -> Callable[[Call], Tenso
     return infer
 
 
-def _products_per_sum(call: Call) -> int:
-    """K: taps times the channels of a group."""
-    return prod(call.types[1].shape[1:])
-
-
 def _macs(call: Call) -> int:
     """Every tap counts, also those outside the image."""
     rows, columns = _axes(call)
@@ -74,7 +89,7 @@ def _correlate(x: Array, w: Array, call: Call, wide: type[np.floating[Any]]) -> 
 
 def _infer_binary(call: Call) -> TensorType:
     out = _infer(DType.BITS, DType.BITS, DType.I32)(call)
-    k = _products_per_sum(call)
+    k = products_per_sum(call)
     require(k <= INT32_MAX, "range of the int32 accumulator", f"KH·KW·C/groups = {k}", f"at most {INT32_MAX}")
     value = call.integer("padding_value")
     require(value in (0, 1, -1), "attribute padding_value", value, "0, 1 or -1")
@@ -86,31 +101,25 @@ def _binary_conv(inputs: Sequence[Array], call: Call) -> Array:
     outside = call.integer("padding_value")
     # As if every tap were outside, plus what the taps inside add to that: no padded image is needed.
     # |x − outside| <= 2, so no partial sum exceeds 3K.
-    wide = exact_float(3 * _products_per_sum(call))
+    wide = exact_float(3 * products_per_sum(call))
     inside = _correlate(x - np.int8(outside), w, call, wide)
     total: Array = inside + outside * w.sum(axis=(1, 2, 3), dtype=wide)
     return total.astype(np.int32)
 
 
-def _u8_bound(call: Call) -> int:
-    """No partial sum of multiplier·dot, of offset·Σw or of both exceeds this."""
-    term = 255 * abs(call.integer("multiplier")) + abs(call.integer("offset"))
-    return _products_per_sum(call) * term
-
-
 def _infer_u8(call: Call) -> TensorType:
     out = _infer(DType.U8, DType.BITS, DType.I32)(call)
     require(call.integer("multiplier") != 0, "attribute multiplier", 0, "a non-zero int")
-    found = f"KH·KW·C/groups·(255·|multiplier| + |offset|) = {_u8_bound(call)}"
+    found = f"KH·KW·C/groups·(255·|multiplier| + |offset|) = {byte_bound(call)}"
     rule = "range of the int32 accumulator"
-    require(_u8_bound(call) <= INT32_MAX, rule, found, f"at most {INT32_MAX}")
+    require(byte_bound(call) <= INT32_MAX, rule, found, f"at most {INT32_MAX}")
     return out
 
 
 def _u8_conv(inputs: Sequence[Array], call: Call) -> Array:
     x, w = inputs
     scaled = x.astype(np.int64) * call.integer("multiplier") + call.integer("offset")
-    return _correlate(scaled, w, call, exact_float(_u8_bound(call))).astype(np.int32)
+    return _correlate(scaled, w, call, exact_float(byte_bound(call))).astype(np.int32)
 
 
 def _float_conv(inputs: Sequence[Array], call: Call) -> Array:
@@ -126,61 +135,78 @@ def _geometry(call: Call) -> str:
 _OPERANDS = (Operand("x"), Operand("w", Role.CONST, weights=True))
 _ATTRS = {**GEOMETRY, "groups": AttrKind.INT}
 
+# What all of them have in common.
+_conv = partial(
+    Op,
+    operands=_OPERANDS,
+    kind=Kind.CONV,
+    arithmetic=NO_ARITHMETIC,
+    monotone=not_monotone,
+    scale_shift=never_scale_shift,
+    selects=False,
+    float_form=FloatForm(FloatKind.CONV),
+    geometry=_geometry,
+)
+
 CONV_OPS = (
-    Op(
-        "binary_conv2d",
-        "x bits[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution and padding_value "
-        "(0, 1 or −1) → i32[OH, OW, N]. y[o, q, n] = Σ w[n, i, j, c]·x at tap (i, j) and channel c, over ±1 "
-        "values; a tap outside the image adds padding_value·w, so with 0 nothing. Exact; "
-        "|y| <= KH·KW·C/groups < 2^31.",
-        _OPERANDS,
-        _infer_binary,
-        _binary_conv,
+    _conv(
+        name="binary_conv2d",
+        definition=(
+            "x bits[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution and "
+            "padding_value (0, 1 or −1) → i32[OH, OW, N]. y[o, q, n] = Σ w[n, i, j, c]·x at tap (i, j) and "
+            "channel c, over ±1 values; a tap outside the image adds padding_value·w, so with 0 nothing. "
+            "Exact; |y| <= KH·KW·C/groups < 2^31."
+        ),
+        infer=_infer_binary,
+        compute=_binary_conv,
+        product=Product(_macs, MacKind.ONE_BIT, sign_sums),
+        tolerance=EXACT,
+        why_not_one_bit="",
         attrs={**_ATTRS, "padding_value": AttrKind.INT},
-        macs=_macs,
-        one_bit_macs=True,
-        geometry=_geometry,
     ),
-    Op(
-        "u8_conv2d",
-        "x u8[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution, multiplier (int, not "
-        "0) and offset (int) → i32[OH, OW, N]. y[o, q, n] = Σ w[n, i, j, c]·(multiplier·x + offset) over the "
-        "taps inside the image. Exact; KH·KW·C/groups·(255·|multiplier| + |offset|) <= 2^31 − 1, so "
-        "multiplier·Σ w·x, offset·Σ w and their sum fit an int32 each.",
-        _OPERANDS,
-        _infer_u8,
-        _u8_conv,
+    _conv(
+        name="u8_conv2d",
+        definition=(
+            "x u8[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution, multiplier "
+            "(int, not 0) and offset (int) → i32[OH, OW, N]. y[o, q, n] = Σ w[n, i, j, c]·(multiplier·x + "
+            "offset) over the taps inside the image. Exact; KH·KW·C/groups·(255·|multiplier| + |offset|) <= "
+            "2^31 − 1, so multiplier·Σ w·x, offset·Σ w and their sum fit an int32 each."
+        ),
+        infer=_infer_u8,
+        compute=_u8_conv,
+        product=Product(_macs, MacKind.BYTE_BY_BIT, byte_sums),
+        tolerance=EXACT,
         attrs={**_ATTRS, "multiplier": AttrKind.INT, "offset": AttrKind.INT},
-        macs=_macs,
         why_not_one_bit="its input is 8-bit (weights are 1-bit)",
-        geometry=_geometry,
     ),
-    Op(
-        "f32_binary_conv2d",
-        "x f32[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution → f32[OH, OW, N]. "
-        "y[o, q, n] = Σ w[n, i, j, c]·x over the taps inside the image. The reference sums in float64 and "
-        "rounds once; an engine may sum float32 in any order, within K·2^-24·Σ |x| of it, "
-        "K = KH·KW·C/groups.",
-        _OPERANDS,
-        _infer(DType.F32, DType.BITS, DType.F32),
-        _float_conv,
+    _conv(
+        name="f32_binary_conv2d",
+        definition=(
+            "x f32[H, W, C], w const bits[N, KH, KW, C/groups], attributes of a convolution → f32[OH, OW, "
+            "N]. y[o, q, n] = Σ w[n, i, j, c]·x over the taps inside the image. The reference sums in "
+            "float64 and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ |x| of it, K "
+            "= KH·KW·C/groups."
+        ),
+        infer=_infer(DType.F32, DType.BITS, DType.F32),
+        compute=_float_conv,
+        product=Product(_macs, MacKind.FLOAT_BY_BIT, None),
+        tolerance=Tolerance(products_per_sum),
         attrs=_ATTRS,
-        macs=_macs,
         why_not_one_bit="its input is float32: no sign stands before it (weights are 1-bit)",
-        geometry=_geometry,
     ),
-    Op(
-        "f32_conv2d",
-        "x f32[H, W, C], w const f32[N, KH, KW, C/groups], attributes of a convolution → f32[OH, OW, N]. "
-        "y[o, q, n] = Σ w[n, i, j, c]·x over the taps inside the image. The reference sums in float64 and "
-        "rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ |w·x| of it, "
-        "K = KH·KW·C/groups.",
-        _OPERANDS,
-        _infer(DType.F32, DType.F32, DType.F32),
-        _float_conv,
+    _conv(
+        name="f32_conv2d",
+        definition=(
+            "x f32[H, W, C], w const f32[N, KH, KW, C/groups], attributes of a convolution → f32[OH, OW, "
+            "N]. y[o, q, n] = Σ w[n, i, j, c]·x over the taps inside the image. The reference sums in "
+            "float64 and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ |w·x| "
+            "of it, K = KH·KW·C/groups."
+        ),
+        infer=_infer(DType.F32, DType.F32, DType.F32),
+        compute=_float_conv,
+        product=Product(_macs, MacKind.FLOAT, None),
+        tolerance=Tolerance(lambda call: products_per_sum(call) + 1),
         attrs=_ATTRS,
-        macs=_macs,
         why_not_one_bit="its weights and its input are float32: an ordinary convolution",
-        geometry=_geometry,
     ),
 )

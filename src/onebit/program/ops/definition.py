@@ -1,14 +1,23 @@
-"""What an op is: a name, a version, the roles of its inputs, its attributes, a typing rule and a meaning."""
+"""What an op is: a name, a version, the roles of its inputs, a typing rule, a meaning, and its facts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import cast
 
 from onebit.errors import ProgramError
-from onebit.program.graph import Attr
+from onebit.program.ops.facts import (
+    Arithmetic,
+    Call,
+    Constants,
+    FloatForm,
+    Kind,
+    Monotone,
+    Product,
+    ScaleShift,
+    Tolerance,
+)
 from onebit.program.tensors import Array, DType, TensorType
 
 
@@ -38,40 +47,32 @@ class Operand:
     weights: bool = False
 
 
-@dataclass(frozen=True)
-class Call:
-    """One use of an op, as the typing rule sees it: types, constness and attributes."""
-
-    types: tuple[TensorType, ...]
-    constant: tuple[bool, ...]
-    attrs: Mapping[str, Attr]
-
-    def integer(self, name: str) -> int:
-        """An attribute that the schema declares INT."""
-        return cast(int, self.attrs[name])
-
-    def number(self, name: str) -> float:
-        """An attribute that the schema declares FLOAT."""
-        return cast(float, self.attrs[name])
-
-    def ints(self, name: str) -> tuple[int, ...]:
-        """An attribute that the schema declares SIZES or COUNTS."""
-        return cast(tuple[int, ...], self.attrs[name])
-
-
 Infer = Callable[[Call], TensorType]
 Compute = Callable[[Sequence[Array], Call], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Op:
-    """The whole definition of an op.
+    """The whole definition of an op. A fact has no default: who leaves one out gets an error at import.
 
-    `infer` gives the output type of one sample or raises a ProgramError (without the place: the verifier
-    adds that). `compute` is the meaning: it takes one array an input (values batch first; bits as int8 ±1
-    of the logical shape) and returns the output in the same form.
-    `macs` counts multiply-accumulates of one sample; `one_bit_macs` says whether both of their factors are
-    single bits; `why_not_one_bit` is shown to users for an op that works on wider numbers.
+    Attributes:
+        name: as a file has it.
+        definition: one paragraph for people.
+        operands: one for each input; of a `variadic` op the last one repeats.
+        infer: the output type of one sample, or a ProgramError (without the place: the verifier adds that).
+        compute: the meaning. It takes one array an input (values batch first; bits as int8 ±1 of the logical
+            shape) and returns the output in the same form.
+        kind: what it does to elements.
+        product: facts of its multiply-accumulates; None for an op without any.
+        arithmetic: what else it computes, for estimates of energy.
+        monotone: in which value it is monotone, for given constants.
+        scale_shift: the op as a scale and a shift of one value, for given constants: what may be part of the
+            epilogue of a product.
+        selects: every element of its output is an element of its inputs.
+        tolerance: how far an engine may be from `compute`.
+        float_form: what it is in a float32 network.
+        why_not_one_bit: shown to users for an op that works on wider numbers; "" for others.
+        geometry: the geometry of its windows, for summaries.
     """
 
     name: str
@@ -79,13 +80,52 @@ class Op:
     operands: tuple[Operand, ...]
     infer: Infer
     compute: Compute
+    kind: Kind
+    product: Product | None
+    arithmetic: Arithmetic
+    monotone: Callable[[Constants], Monotone | None]
+    scale_shift: Callable[[Constants], ScaleShift | None]
+    selects: bool
+    tolerance: Tolerance
+    float_form: FloatForm
+    why_not_one_bit: str | Callable[[Call], str]
     attrs: Mapping[str, AttrKind] = field(default_factory=dict)
     version: int = 1
-    macs: Callable[[Call], int] = lambda call: 0
-    one_bit_macs: bool = False
-    why_not_one_bit: str | Callable[[Call], str] = ""
     geometry: Callable[[Call], str] = lambda call: ""
     variadic: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.product is not None) != (self.kind in (Kind.GEMM, Kind.CONV)):
+            raise TypeError(f"op {self.name!r}: a {self.kind.value} with product={self.product}")
+
+    @property
+    def is_elementwise(self) -> bool:
+        """It treats each element alone."""
+        return self.kind is Kind.ELEMENTWISE
+
+    @property
+    def is_binary(self) -> bool:
+        """An elementwise op of two operands, either of which may be a value."""
+        return self.is_elementwise and sum(operand.role is not Role.CONST for operand in self.operands) == 2
+
+    @property
+    def is_layout(self) -> bool:
+        """It moves elements or names them anew, and computes nothing."""
+        return self.kind in (Kind.LAYOUT, Kind.VIEW)
+
+    @property
+    def is_integer_product(self) -> bool:
+        """A product whose sums are exact integers."""
+        return self.product is not None and self.product.sums is not None
+
+    @property
+    def is_float_product(self) -> bool:
+        """A product whose sums are float32."""
+        return self.product is not None and self.product.sums is None
+
+    def macs(self, call: Call) -> int:
+        """Multiply-accumulates of one sample."""
+        return self.product.macs(call) if self.product is not None else 0
 
     def reason(self, call: Call) -> str:
         """Why this use of the op is not 1-bit; empty where it is."""

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from onebit.program.ops.definition import (
     AttrKind,
-    Call,
     Op,
     Operand,
     Role,
     require,
     require_channels,
     require_dtype,
+)
+from onebit.program.ops.facts import (
+    EXACT,
+    NO_ARITHMETIC,
+    Call,
+    FloatForm,
+    FloatKind,
+    Kind,
+    MacKind,
+    Product,
+    Tolerance,
+    never_scale_shift,
+    not_monotone,
 )
 from onebit.program.tensors import Array, DType, TensorType
 
@@ -64,6 +78,30 @@ def _macs(call: Call) -> int:
     return x.elements * w.shape[0]
 
 
+def products_per_sum(call: Call) -> int:
+    """K: of w[N, …] all axes but the first. Taps of a convolution outside the image count too."""
+    return prod(call.types[1].shape[1:])
+
+
+def sign_sums(call: Call) -> tuple[int, int]:
+    """The range of a sum of ±1 products; what stands outside an image is −1, 0 or 1."""
+    k = products_per_sum(call)
+    return -k, k
+
+
+def byte_sums(call: Call) -> tuple[int, int]:
+    """The range of Σ ±(multiplier·x + offset) over bytes x: the largest term is at one end of the bytes."""
+    multiplier, offset = call.integer("multiplier"), call.integer("offset")
+    largest = products_per_sum(call) * max(abs(offset), abs(255 * multiplier + offset))
+    return -largest, largest
+
+
+def byte_bound(call: Call) -> int:
+    """No partial sum of multiplier·dot, of offset·Σw or of both exceeds this."""
+    term = 255 * abs(call.integer("multiplier")) + abs(call.integer("offset"))
+    return products_per_sum(call) * term
+
+
 def _infer_binary(call: Call) -> TensorType:
     out = _infer(DType.BITS, DType.BITS, DType.I32)(call)
     k = call.types[0].channels
@@ -76,17 +114,11 @@ def _binary_gemm(inputs: Sequence[Array], call: Call) -> Array:
     return _exact_dot(x, w, bound=x.shape[-1])
 
 
-def _u8_bound(call: Call) -> int:
-    """No partial sum of multiplier·dot, of offset·Σw or of both exceeds this."""
-    k = call.types[0].channels
-    return k * (255 * abs(call.integer("multiplier")) + abs(call.integer("offset")))
-
-
 def _infer_u8(call: Call) -> TensorType:
     out = _infer(DType.U8, DType.BITS, DType.I32)(call)
     require(call.integer("multiplier") != 0, "attribute multiplier", 0, "a non-zero int")
     rule = "range of the int32 accumulator"
-    bound = _u8_bound(call)
+    bound = byte_bound(call)
     require(bound <= INT32_MAX, rule, f"K·(255·|multiplier| + |offset|) = {bound}", f"at most {INT32_MAX}")
     return out
 
@@ -94,7 +126,7 @@ def _infer_u8(call: Call) -> TensorType:
 def _u8_gemm(inputs: Sequence[Array], call: Call) -> Array:
     x, w = inputs
     scaled = x.astype(np.int64) * call.integer("multiplier") + call.integer("offset")
-    return _exact_dot(scaled, w, _u8_bound(call))
+    return _exact_dot(scaled, w, byte_bound(call))
 
 
 def _float_gemm(inputs: Sequence[Array], call: Call) -> Array:
@@ -103,49 +135,69 @@ def _float_gemm(inputs: Sequence[Array], call: Call) -> Array:
 
 _OPERANDS = (Operand("x"), Operand("w", Role.CONST, weights=True))
 
+# What all of them have in common.
+_gemm = partial(
+    Op,
+    operands=_OPERANDS,
+    kind=Kind.GEMM,
+    arithmetic=NO_ARITHMETIC,
+    monotone=not_monotone,
+    scale_shift=never_scale_shift,
+    selects=False,
+    float_form=FloatForm(FloatKind.LINEAR),
+)
+
 GEMM_OPS = (
-    Op(
-        "binary_gemm",
-        "x bits[..., K], w const bits[N, K] → i32[..., N]. y[n] = Σ_k x[k]·w[n, k] over ±1 values, which is "
-        "K − 2·popcount(x xor w[n]) on the bits. Exact; |y| <= K < 2^31.",
-        _OPERANDS,
-        _infer_binary,
-        _binary_gemm,
-        macs=_macs,
-        one_bit_macs=True,
+    _gemm(
+        name="binary_gemm",
+        definition=(
+            "x bits[..., K], w const bits[N, K] → i32[..., N]. y[n] = Σ_k x[k]·w[n, k] over ±1 values, "
+            "which is K − 2·popcount(x xor w[n]) on the bits. Exact; |y| <= K < 2^31."
+        ),
+        infer=_infer_binary,
+        compute=_binary_gemm,
+        product=Product(_macs, MacKind.ONE_BIT, sign_sums),
+        tolerance=EXACT,
+        why_not_one_bit="",
     ),
-    Op(
-        "u8_gemm",
-        "x u8[..., K], w const bits[N, K], attributes multiplier (int, not 0) and offset (int) → "
-        "i32[..., N]. y[n] = Σ_k w[n, k]·(multiplier·x[k] + offset). Exact; "
-        "K·(255·|multiplier| + |offset|) <= 2^31 − 1, so multiplier·Σ w·x, offset·Σ w "
-        "and their sum fit an int32 each.",
-        _OPERANDS,
-        _infer_u8,
-        _u8_gemm,
+    _gemm(
+        name="u8_gemm",
+        definition=(
+            "x u8[..., K], w const bits[N, K], attributes multiplier (int, not 0) and offset (int) → "
+            "i32[..., N]. y[n] = Σ_k w[n, k]·(multiplier·x[k] + offset). Exact; K·(255·|multiplier| + "
+            "|offset|) <= 2^31 − 1, so multiplier·Σ w·x, offset·Σ w and their sum fit an int32 each."
+        ),
+        infer=_infer_u8,
+        compute=_u8_gemm,
+        product=Product(_macs, MacKind.BYTE_BY_BIT, byte_sums),
+        tolerance=EXACT,
         attrs={"multiplier": AttrKind.INT, "offset": AttrKind.INT},
-        macs=_macs,
         why_not_one_bit="its input is 8-bit (weights are 1-bit)",
     ),
-    Op(
-        "f32_binary_gemm",
-        "x f32[..., K], w const bits[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in "
-        "float64 and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ_k |x[k]| of it.",
-        _OPERANDS,
-        _infer(DType.F32, DType.BITS, DType.F32),
-        _float_gemm,
-        macs=_macs,
+    _gemm(
+        name="f32_binary_gemm",
+        definition=(
+            "x f32[..., K], w const bits[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums "
+            "in float64 and rounds once; an engine may sum float32 in any order, within K·2^-24·Σ_k |x[k]| "
+            "of it."
+        ),
+        infer=_infer(DType.F32, DType.BITS, DType.F32),
+        compute=_float_gemm,
+        product=Product(_macs, MacKind.FLOAT_BY_BIT, None),
+        tolerance=Tolerance(products_per_sum),
         why_not_one_bit="its input is float32: no sign stands before it (weights are 1-bit)",
     ),
-    Op(
-        "f32_gemm",
-        "x f32[..., K], w const f32[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in "
-        "float64 and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ_k "
-        "|w[n, k]·x[k]| of it.",
-        _OPERANDS,
-        _infer(DType.F32, DType.F32, DType.F32),
-        _float_gemm,
-        macs=_macs,
+    _gemm(
+        name="f32_gemm",
+        definition=(
+            "x f32[..., K], w const f32[N, K] → f32[..., N]. y[n] = Σ_k w[n, k]·x[k]. The reference sums in "
+            "float64 and rounds once; an engine may sum float32 in any order, within (K + 1)·2^-24·Σ_k "
+            "|w[n, k]·x[k]| of it."
+        ),
+        infer=_infer(DType.F32, DType.F32, DType.F32),
+        compute=_float_gemm,
+        product=Product(_macs, MacKind.FLOAT, None),
+        tolerance=Tolerance(lambda call: products_per_sum(call) + 1),
         why_not_one_bit="its weights and its input are float32: an ordinary Linear layer",
     ),
 )

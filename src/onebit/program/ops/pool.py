@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
 from onebit.program.ops.definition import (
     AttrKind,
-    Call,
     Op,
     Operand,
     require,
     require_channels,
     require_dtype,
+)
+from onebit.program.ops.facts import (
+    EXACT,
+    NO_ARITHMETIC,
+    Arithmetic,
+    Call,
+    FloatForm,
+    FloatKind,
+    Kind,
+    Operations,
+    Tolerance,
+    never_scale_shift,
+    rises,
 )
 from onebit.program.ops.windows import GEOMETRY, Axis, axes_of, describe_geometry, pair
 from onebit.program.tensors import Array, DType, TensorType
@@ -97,31 +110,53 @@ def _why_max_is_not_one_bit(call: Call) -> str:
 
 
 _X = (Operand("x"),)
+_MEAN = Arithmetic(Operations(float_multiplies=1), per_input=Operations(float_adds=1))
 _FLOAT = "it works on float32 values"
 
 POOL_OPS = (
     Op(
-        "max_pool2d",
-        "x bits, u8, i32 or f32[H, W, C], attributes of a pool with dilation → the same dtype[OH, OW, C]. "
-        "y[o, q, c] is the largest x[·, ·, c] among the taps inside the image; on bits that is their OR. A "
-        "NaN among them gives NaN. Where +0.0 and −0.0 are the largest, either may come out.",
-        _X,
-        _infer_max,
-        _max_pool,
+        name="max_pool2d",
+        definition=(
+            "x bits, u8, i32 or f32[H, W, C], attributes of a pool with dilation → the same dtype[OH, OW, "
+            "C]. y[o, q, c] is the largest x[·, ·, c] among the taps inside the image; on bits that is "
+            "their OR. A NaN among them gives NaN. Where +0.0 and −0.0 are the largest, either may come "
+            "out."
+        ),
+        operands=_X,
+        infer=_infer_max,
+        compute=_max_pool,
+        kind=Kind.POOL,
+        product=None,
+        arithmetic=NO_ARITHMETIC,
+        monotone=rises,
+        scale_shift=never_scale_shift,
+        selects=True,
+        tolerance=EXACT,
+        float_form=FloatForm(FloatKind.MAX_POOL),
         attrs={"kernel": AttrKind.SIZES, **GEOMETRY},
         why_not_one_bit=_why_max_is_not_one_bit,
         geometry=_geometry,
     ),
     Op(
-        "avg_pool2d",
-        "x f32[H, W, C], attributes of a pool without dilation and count_include_pad (0 or 1) → "
-        "f32[OH, OW, C]. y[o, q, c] is the sum of x[·, ·, c] over the taps inside the image, divided by "
-        "their number, or by KH·KW with count_include_pad 1. The reference sums and divides in float64 and "
-        "rounds once; an engine may sum float32 in any order, within (KH·KW + 2)·2^-24·Σ |x| / divisor "
-        "of it.",
-        _X,
-        _infer_avg,
-        _avg_pool,
+        name="avg_pool2d",
+        definition=(
+            "x f32[H, W, C], attributes of a pool without dilation and count_include_pad (0 or 1) → f32[OH, "
+            "OW, C]. y[o, q, c] is the sum of x[·, ·, c] over the taps inside the image, divided by their "
+            "number, or by KH·KW with count_include_pad 1. The reference sums and divides in float64 and "
+            "rounds once; an engine may sum float32 in any order, within (KH·KW + 2)·2^-24·Σ |x| / divisor "
+            "of it."
+        ),
+        operands=_X,
+        infer=_infer_avg,
+        compute=_avg_pool,
+        kind=Kind.POOL,
+        product=None,
+        arithmetic=_MEAN,
+        monotone=rises,
+        scale_shift=never_scale_shift,
+        selects=False,
+        tolerance=Tolerance(lambda call: prod(pair(call, "kernel")) + 2),
+        float_form=FloatForm(FloatKind.AVG_POOL),
         attrs={
             "kernel": AttrKind.SIZES,
             "stride": AttrKind.SIZES,
@@ -132,13 +167,23 @@ POOL_OPS = (
         geometry=_geometry,
     ),
     Op(
-        "channel_mean",
-        "x f32[..., C] → f32[..., 1]. y = Σ_c x[c] / C: with abs before it and avg_pool2d after it, K of "
-        "XNOR-Net. The reference sums and divides in float64 and rounds once; an engine may sum float32 in "
-        "any order, within (C + 2)·2^-24·Σ_c |x[c]| / C of it.",
-        _X,
-        _infer_channel_mean,
-        _channel_mean,
+        name="channel_mean",
+        definition=(
+            "x f32[..., C] → f32[..., 1]. y = Σ_c x[c] / C: with abs before it and avg_pool2d after it, K "
+            "of XNOR-Net. The reference sums and divides in float64 and rounds once; an engine may sum "
+            "float32 in any order, within (C + 2)·2^-24·Σ_c |x[c]| / C of it."
+        ),
+        operands=_X,
+        infer=_infer_channel_mean,
+        compute=_channel_mean,
+        kind=Kind.CHANNEL_REDUCTION,
+        product=None,
+        arithmetic=_MEAN,
+        monotone=rises,
+        scale_shift=never_scale_shift,
+        selects=False,
+        tolerance=Tolerance(lambda call: call.types[0].channels + 2),
+        float_form=FloatForm(FloatKind.MEAN),
         why_not_one_bit=_FLOAT,
     ),
 )

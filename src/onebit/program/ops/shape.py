@@ -7,7 +7,18 @@ from math import prod
 
 import numpy as np
 
-from onebit.program.ops.definition import AttrKind, Call, Op, Operand, require, require_channels
+from onebit.program.ops.definition import AttrKind, Op, Operand, require, require_channels
+from onebit.program.ops.facts import (
+    EXACT,
+    NO_ARITHMETIC,
+    Call,
+    FloatForm,
+    FloatKind,
+    Kind,
+    never_scale_shift,
+    not_monotone,
+    rises,
+)
 from onebit.program.tensors import Array, DType, TensorType
 
 
@@ -55,33 +66,66 @@ def _concat(inputs: Sequence[Array], call: Call) -> Array:
 
 SHAPE_OPS = (
     Op(
-        "reshape",
-        "x of any dtype, attribute shape (tuple of ints >= 1) → the same elements in the same row-major "
-        "order of one sample, with this shape. The order is the logical one: bits are packed anew where the "
-        "last axis changes.",
-        (Operand("x"),),
-        _infer_reshape,
-        _reshape,
+        name="reshape",
+        definition=(
+            "x of any dtype, attribute shape (tuple of ints >= 1) → the same elements in the same row-major "
+            "order of one sample, with this shape. The order is the logical one: bits are packed anew where "
+            "the last axis changes."
+        ),
+        operands=(Operand("x"),),
+        infer=_infer_reshape,
+        compute=_reshape,
+        kind=Kind.VIEW,
+        product=None,
+        arithmetic=NO_ARITHMETIC,
+        monotone=rises,
+        scale_shift=never_scale_shift,
+        selects=True,
+        tolerance=EXACT,
+        float_form=FloatForm(FloatKind.RESHAPE),
+        why_not_one_bit="",
         attrs={"shape": AttrKind.SIZES},
     ),
     Op(
-        "permute",
-        "x of any dtype, attribute axes (a tuple that holds each axis of one sample once) → x with its axes "
-        "in this order: axis i of y is axis axes[i] of x. The order is the logical one: bits are packed anew "
-        "where the last axis moves.",
-        (Operand("x"),),
-        _infer_permute,
-        _permute,
+        name="permute",
+        definition=(
+            "x of any dtype, attribute axes (a tuple that holds each axis of one sample once) → x with its "
+            "axes in this order: axis i of y is axis axes[i] of x. The order is the logical one: bits are "
+            "packed anew where the last axis moves."
+        ),
+        operands=(Operand("x"),),
+        infer=_infer_permute,
+        compute=_permute,
+        kind=Kind.LAYOUT,
+        product=None,
+        arithmetic=NO_ARITHMETIC,
+        monotone=rises,
+        scale_shift=never_scale_shift,
+        selects=True,
+        tolerance=EXACT,
+        float_form=FloatForm(FloatKind.TRANSPOSE),
+        why_not_one_bit="",
         attrs={"axes": AttrKind.COUNTS},
     ),
     Op(
-        "concat",
-        "a [..., C1], b [..., C2] and any number of further values, all of one dtype (any) and with the same "
-        "leading axes → the same dtype [..., C1 + C2 + …]: their channels one after another. Bits are packed "
-        "anew, for a channel count need not be a multiple of 32.",
-        (Operand("a"), Operand("b")),
-        _infer_concat,
-        _concat,
+        name="concat",
+        definition=(
+            "a [..., C1], b [..., C2] and any number of further values, all of one dtype (any) and with the "
+            "same leading axes → the same dtype [..., C1 + C2 + …]: their channels one after another. Bits "
+            "are packed anew, for a channel count need not be a multiple of 32."
+        ),
+        operands=(Operand("a"), Operand("b")),
+        infer=_infer_concat,
+        compute=_concat,
+        kind=Kind.LAYOUT,
+        product=None,
+        arithmetic=NO_ARITHMETIC,
+        monotone=not_monotone,
+        scale_shift=never_scale_shift,
+        selects=True,
+        tolerance=EXACT,
+        float_form=FloatForm(FloatKind.CONCAT),
+        why_not_one_bit="",
         variadic=True,
     ),
 )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from onebit.errors import ProgramError
 from onebit.program import limits
-from onebit.program.ops.definition import AttrKind, Call, require
+from onebit.program.ops.definition import AttrKind, require
+from onebit.program.ops.facts import Call
 from onebit.program.tensors import TensorType
 
 GEOMETRY = {"stride": AttrKind.SIZES, "padding": AttrKind.COUNTS, "dilation": AttrKind.SIZES}

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from onebit.program import Node, Program, TensorType
-from onebit.program.fusion import INTEGER_PRODUCTS, Step
+from onebit.program.fusion import Step
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.residual_fusion import ResidualSum
 from onebit.runtime.cuda.engine.stage import StageRun
@@ -122,7 +122,7 @@ def _fast(
 ) -> BinaryGemm | BinaryConv | U8Conv | None:
     """The product of integers by a fast kernel with its epilogue, or None where no such kernel takes it."""
     node, epilogue = step.nodes[0], epilogue_of(step)
-    if node.op not in INTEGER_PRODUCTS:
+    if not node.facts.is_integer_product:
         return None
     weights = program.constants[node.inputs[1]].array
     if node.op == "binary_gemm":

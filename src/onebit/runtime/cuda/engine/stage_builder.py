@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from onebit.errors import EngineError
-from onebit.program import OPS, DType, Node, Program, TensorType
-from onebit.program.fusion import FLOAT_PRODUCTS, INTEGER_PRODUCTS, Step, fuse
-from onebit.program.ops import Call
+from onebit.program import DType, Node, Program, TensorType
+from onebit.program.fusion import Step, fuse
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.kernel_choice import make_product, make_residual
 from onebit.runtime.cuda.engine.residual_fusion import find_sum
@@ -115,13 +114,13 @@ class _Builder:
         counts: bool = False,
     ) -> None:
         layer = next((node.layer for node in nodes if node.layer), "")
-        macs = sum(_macs(self.program, node) for node in nodes)
+        macs = sum(node.facts.macs(self.program.call_of(node)) for node in nodes)
         op = "+".join(node.op for node in nodes)
         self.placed.append((position, Stage(op, layer, tuple(inputs), tuple(outputs), run, macs, counts)))
 
     def _build(self, position: int, step: Step) -> None:
         node = step.nodes[0]
-        if node.op in INTEGER_PRODUCTS or node.op in FLOAT_PRODUCTS:
+        if node.facts.product is not None:
             self._product(position, step)
         elif node.op in CHAIN_OPS:
             self._elementwise(position, node)
@@ -164,7 +163,7 @@ class _Builder:
             self._place(position, step.nodes, (x,), (step.output,), product.run, counts=product.counts)
             return
         raw = f"\0{step.output}"
-        sums = DType.F32 if node.op in FLOAT_PRODUCTS else DType.I32
+        sums = DType.F32 if node.facts.is_float_product else DType.I32
         self.made.types[raw] = TensorType(sums, out.shape)
         self._place(position, (node,), (x,), (raw,), product.run)
         if step.epilogue == "bits" and step.threshold is not None and step.flip is not None:
@@ -240,9 +239,3 @@ class _Builder:
             run = _Unpack(self.device) if bits else Copy(BufferForm.of(type_))
             self.made.stages.append(Stage("unpack" if bits else "copy", "", (name,), (result,), run))
             self.made.results.append(result)
-
-
-def _macs(program: Program, node: Node) -> int:
-    types = tuple(program.type_of(name) for name in node.inputs)
-    constant = tuple(name in program.constants for name in node.inputs)
-    return OPS[node.op].macs(Call(types, constant, node.attrs))

@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-from onebit.program import ELEMENTWISE, DType, Node, Program, TensorType
+from onebit.program import OPS, DType, Node, Program, TensorType
 from onebit.program.tensors import Array
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
@@ -21,7 +21,7 @@ from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits
 
 MAX_STEPS = 12  # of a chain; chain.cu has the same number
-CHAIN_OPS = ELEMENTWISE - {"threshold"}
+CHAIN_OPS = frozenset(name for name, op in OPS.items() if op.is_elementwise) - {"threshold"}
 
 _SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
 _FLOATS, _BITS, _BOTH = 0, 1, 2  # TARGET
