@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onebit import data, models, nn, ops, optim, program, train
+    from onebit import data, export, models, nn, ops, optim, program, train
     from onebit.errors import (
         CheckpointError,
         ConversionError,
         DataError,
         EngineError,
+        ExportError,
         OnebitError,
         ProgramError,
         RecipeError,
@@ -33,6 +34,7 @@ __all__ = [
     "DataError",
     "Engine",
     "EngineError",
+    "ExportError",
     "OnebitError",
     "Program",
     "ProgramError",
@@ -40,6 +42,7 @@ __all__ = [
     "TrainError",
     "convert",
     "data",
+    "export",
     "load",
     "models",
     "nn",
@@ -60,12 +63,13 @@ _HOME = {
     "ConversionError": "errors",
     "DataError": "errors",
     "EngineError": "errors",
+    "ExportError": "errors",
     "OnebitError": "errors",
     "ProgramError": "errors",
     "RecipeError": "errors",
     "TrainError": "errors",
 }
-_ROOMS = {"data", "lowering", "models", "nn", "ops", "optim", "program", "runtime", "train"}
+_ROOMS = {"data", "export", "lowering", "models", "nn", "ops", "optim", "program", "runtime", "train"}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,10 @@ class CheckpointError(TrainError):
     """A checkpoint cannot be read, or belongs to a run that differs from the one asked for."""
 
 
+class ExportError(OnebitError, ValueError):
+    """A Program has no such form, or was asked for in one that does not exist. The message says why."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One reason why a model cannot be converted.

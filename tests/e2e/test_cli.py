@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnx_runtime import require_onnx, session
+
 DIGITS = (1, 8, 8)
 
 
@@ -161,6 +163,32 @@ def test_run_needs_no_torch(packed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_export_writes_what_onnx_runtime_runs(run: Path, packed: Path, tmp_path: Path) -> None:
+    """From the file (without PyTorch) and from the run: the engine's scores, bit for bit."""
+    require_onnx()
+    from onebit import Engine
+
+    stub = tmp_path / "torch.py"
+    stub.write_text("raise ImportError('torch must not be loaded')\n")
+    target = tmp_path / "digits.onnx"
+    words = ("export", "onnx", str(packed), "-o", str(target), "--opset", "15", "--json")
+    told = json.loads(onebit(*words, PYTHONPATH=str(tmp_path)).stdout)
+    assert told["bytes"] == target.stat().st_size
+    assert told == {
+        "file": str(target),
+        "bytes": told["bytes"],
+        "onebit_bytes": packed.stat().st_size,
+        "opset": 15,
+    }
+    done = onebit("export", "onnx", str(run))
+    assert done.stdout.startswith(str(run / "model.onnx"))
+    x = np.random.default_rng(4).integers(0, 256, (50, *DIGITS), dtype=np.uint8)
+    expected = Engine(packed)(x)
+    for file in (target, run / "model.onnx"):
+        (scores,) = session(file.read_bytes(), optimize=True).run(None, {"input": x})
+        np.testing.assert_array_equal(scores, expected)
+
+
 def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["train", "bnn-digits", "--run-dir", str(folder), "--device", "cpu", "--threads", "1"]

@@ -73,6 +73,7 @@ LAZY_NAMES = {
     "ConversionError": "errors",
     "DataError": "errors",
     "EngineError": "errors",
+    "ExportError": "errors",
     "OnebitError": "errors",
     "ProgramError": "errors",
     "RecipeError": "errors",

@@ -27,7 +27,8 @@ from program_samples import constant, f32
 from support import require
 
 torch = pytest.importorskip("torch")
-from onebit import convert, models  # noqa: E402
+from onebit import models  # noqa: E402
+from registered_programs import dyadic  # noqa: E402
 
 SEEDS = range(120)
 RTOL, ATOL = 1e-4, 1e-3
@@ -36,27 +37,6 @@ RTOL, ATOL = 1e-4, 1e-3
 # Where K, a rounded mean, comes before a sign, another order of summation flips one now and then: of an image
 # or two of these inputs.
 FLIPS = {"xnor_convnet_cifar10"}
-
-
-def dyadic(name: str) -> Program:
-    """A small registered model whose BatchNorms are dyadic, with negative and positive scales."""
-    generator = torch.Generator().manual_seed(7)
-    torch.manual_seed(7)
-    model = models.create_small(name)
-
-    def draw(tensor: torch.Tensor, low: int, high: int) -> torch.Tensor:
-        return torch.randint(low, high, tensor.shape, generator=generator) / 4
-
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.running_mean.copy_(draw(module.running_mean, -8, 9))
-                if module.affine and module.weight is not None:
-                    sign = 1 - 8 * draw(module.weight, 0, 2)  # 1 or −1
-                    module.weight.copy_(draw(module.weight, 1, 5) * sign)
-                if module.affine and module.bias is not None:
-                    module.bias.copy_(draw(module.bias, -8, 9))
-    return convert(model.eval(), torch.zeros_like(models.example_input(model)), name=name)
 
 
 def check_peers(program: Program, inputs: list[npt.NDArray[np.generic]], context: str) -> None:

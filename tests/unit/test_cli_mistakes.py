@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from onebit.cli import main
 from onebit.cli.shell import COMMANDS, build_parser, users_mistake
 from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
+from support import require
 
 
 def _say(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
@@ -262,3 +265,23 @@ def test_doctor_as_json_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(facts["library"]["kernels"]) == {"binary_gemm", "u8_gemm", "f32_binary_gemm", "f32_gemm"}
     assert facts["extras"]["train"]["torch"]
     assert int(facts["machine"]["cpus"]) <= (os.cpu_count() or 1)
+
+
+def test_export_names_what_it_cannot_write(
+    capsys: pytest.CaptureFixture[str], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.onnx"
+    assert "no form 'onx'; did you mean 'onnx'?" in _say(capsys, "export", "onx", packed)
+    assert "did you mean" in _say(capsys, "export", "onnx", packed.with_name("smal.onebit"))
+    assert "holds no run" in _say(capsys, "export", "onnx", tmp_path)
+    assert "is a folder; name the file, e.g." in _say(capsys, "export", "onnx", packed, "-o", tmp_path)
+    assert "folder 'nowhere' does not exist" in _say(capsys, "export", "onnx", packed, "-o", "nowhere/a.onnx")
+    assert "'x' is no whole number" in _say(capsys, "export", "onnx", packed, "--opset", "x")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'onebit[onnx]'" in _say(capsys, "export", "onnx", packed, "-o", target)
+    monkeypatch.undo()
+    require(find_spec("onnx"), "onnx is not installed")
+    said = _say(capsys, "export", "onnx", packed, "-o", target, "--opset", "9")
+    assert "opset 9 is not written here; 13 to 21 are" in said
+    assert not target.exists()
+    assert "not a regular file" in _say(capsys, "export", "onnx", packed, "-o", "/dev/null")

@@ -22,6 +22,7 @@ KINDS = {
     "ConversionError": ValueError,
     "DataError": ValueError,
     "EngineError": RuntimeError,
+    "ExportError": ValueError,
     "ProgramError": ValueError,
     "RecipeError": ValueError,
     "TrainError": ValueError,

@@ -16,8 +16,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onebit.cli.errors import UserError, did_you_mean, existing_file
+from onebit.cli.errors import UserError, did_you_mean
 from onebit.cli.options import add_threads, batch_sizes, positive
+from onebit.cli.runs import read_program
 from onebit.cli.show import microseconds, number, print_json, size, table
 
 if TYPE_CHECKING:
@@ -101,14 +102,8 @@ def run(args: argparse.Namespace) -> int:
 def _program(what: str) -> Program:
     """The Program of a file, of a run, or of a model by name."""
     path = Path(what)
-    if path.is_dir():
-        from onebit.cli.runs import convert_run, existing_run
-
-        return convert_run(existing_run(what))[1]
-    if path.is_file() or path.suffix or len(path.parts) > 1:
-        from onebit.program import load
-
-        return load(existing_file(what, what="a .onebit file", suffix=".onebit"))
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return read_program(what)
     from onebit import models
     from onebit.bench import random_program
 

@@ -6,9 +6,8 @@ onebit convert runs/bnn-digits -o digits.onebit
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from onebit.cli.errors import UserError
+from onebit.cli.errors import writable_file
 from onebit.cli.runs import existing_run
 from onebit.cli.show import number, print_json, size
 
@@ -27,13 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load the model, lower it, save it."""
     folder = existing_run(args.run)
-    target = Path(args.output) if args.output else folder / "model.onebit"
-    if target.is_dir():
-        raise UserError(
-            f"-o {args.output!r} is a folder; name the file, e.g. {str(target / 'model.onebit')!r}"
-        )
-    if not target.parent.is_dir():
-        raise UserError(f"-o {args.output!r}: the folder {str(target.parent)!r} does not exist")
+    target = writable_file("-o", args.output or str(folder / "model.onebit"), example="model.onebit")
     from onebit.cli.runs import convert_run
     from onebit.program import summarize
 

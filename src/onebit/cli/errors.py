@@ -17,7 +17,7 @@ INSTALL_WITH = {
     "datasets": "data",
     "PIL": "data",
     "tensorboard": "tensorboard",
-    "onnx": "bench",
+    "onnx": "onnx",
     "onnxruntime": "bench",
     "cuda": "cuda",
 }
@@ -54,6 +54,16 @@ def existing_file(text: str, *, what: str, suffix: str = "") -> Path:
         else f"; {what} is needed, and none there has a similar name"
     )
     raise UserError(f"no file {text!r}{hint}")
+
+
+def writable_file(option: str, text: str, *, example: str) -> Path:
+    """The path `text` of an option, for a file to write; a UserError where its folder is none."""
+    path = Path(text)
+    if path.is_dir():
+        raise UserError(f"{option} {text!r} is a folder; name the file, e.g. {str(path / example)!r}")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {text!r}: the folder {str(path.parent)!r} does not exist")
+    return path
 
 
 def missing_package(module: str) -> str:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onebit.cli.errors import UserError
+from onebit.cli.errors import UserError, existing_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,6 +60,16 @@ def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
         if value := getattr(recipe.data, field):
             metadata[field] = str(int(value))
     return model, dataclasses.replace(program, metadata=metadata)
+
+
+def read_program(what: str) -> Program:
+    """The Program of a .onebit file, or of a run folder, packed on the fly."""
+    if Path(what).is_dir():
+        return convert_run(existing_run(what))[1]
+    path = existing_file(what, what="a .onebit file", suffix=".onebit")
+    from onebit.program import load
+
+    return load(path)
 
 
 def torch_scores(model: torch.nn.Module, images: torch.Tensor) -> npt.NDArray[Any]:

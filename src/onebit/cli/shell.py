@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from typing import NoReturn, Protocol
 
 from onebit import __version__
-from onebit.cli import bench, convert, demo, doctor, eval, inspect, run, train
+from onebit.cli import bench, convert, demo, doctor, eval, export, inspect, run, train
 from onebit.cli.errors import UserError, did_you_mean, missing_package
 from onebit.errors import OnebitError
 
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "run": run,
     "bench": bench,
     "inspect": inspect,
+    "export": export,
     "doctor": doctor,
 }
 

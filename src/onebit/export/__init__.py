@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onebit.errors import ExportError
 from onebit.export.float_network import FloatNetwork, FloatOp, NotComparable, float_network
 
-__all__ = ["FloatNetwork", "FloatOp", "NotComparable", "float_network"]
+__all__ = ["ExportError", "FloatNetwork", "FloatOp", "NotComparable", "float_network"]

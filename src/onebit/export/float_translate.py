@@ -1,34 +1,17 @@
-"""A Program's nodes as float ops, one by one; layouts are tracked so that images are [C, H, W] throughout.
-
-A value of the Program stands in the float network with its axes in some order: `Placed.axes[i]` is the
-Program's axis that float axis i holds. A permute only changes that order. Flattening an image leaves a vector
-in another order than the Program's (`Placed.index`), which the next product takes into its columns.
-"""
+"""A Program's nodes as float ops, one by one, with images as [C, H, W] throughout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable, Shape
-from onebit.program import DType, Node, Program, unpack_bits
-
-IMAGE = (2, 0, 1)  # channels, rows, columns of the Program's [H, W, C]
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where a value of the Program is: the float value's name, the order of its axes, or of a flat vector."""
-
-    name: str
-    axes: tuple[int, ...]
-    index: npt.NDArray[np.intp] | None = None
+from onebit.export.channels_first import IMAGE, Array, ChannelsFirst, Placed, Shape
+from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable
+from onebit.program import Node, Program
 
 
 def translate(program: Program) -> FloatNetwork:
@@ -43,21 +26,23 @@ def translate(program: Program) -> FloatNetwork:
     return FloatNetwork(program.inputs, program.outputs, tuple(translator.ops), translator.shapes)
 
 
-def moves_nothing(shape: Shape, axes: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """From one order of the axes to another no element moves: only axes of size 1 change place."""
-    return [a for a in axes if shape[a] != 1] == [a for a in to if shape[a] != 1]
-
-
-class _Translator:
+class _Translator(ChannelsFirst):
     def __init__(self, program: Program) -> None:
-        self.program = program
+        super().__init__(program)
         self.ops: list[FloatOp] = []
         self.shapes: dict[str, Shape] = {}
-        self.placed: dict[str, Placed] = {}
-        self.moved: dict[tuple[str, tuple[int, ...]], str] = {}
         for name in program.inputs:
             self.shapes[name] = program.values[name].shape
             self.placed[name] = Placed(name, tuple(range(len(self.shapes[name]))))
+
+    def write_reshape(self, source: str, target: str, shape: Shape) -> str:
+        return self.emit("reshape", (source,), target, shape, attrs={"shape": shape})
+
+    def write_transpose(self, source: str, target: str, shape: Shape, order: tuple[int, ...]) -> str:
+        return self.emit("transpose", (source,), target, shape, attrs={"axes": order})
+
+    def write_take(self, source: str, target: str, shape: Shape, index: npt.NDArray[np.intp]) -> str:
+        return self.emit("take", (source,), target, shape, arrays={"index": index})
 
     def emit(self, kind: str, inputs: tuple[str, ...], name: str, shape: Shape, **fields: Any) -> str:
         """Append an op; `arrays` and `attrs` in fields. Returns the name of its value."""
@@ -65,64 +50,11 @@ class _Translator:
         self.shapes[name] = shape
         return name
 
-    def shape(self, name: str) -> Shape:
-        """A value's shape as the Program has it."""
-        return self.program.values[name].shape
-
-    def fresh(self, node: Node) -> str:
-        """The float value's name; an output's own name is kept for what `finish` hands out."""
-        return f"{node.output}.value" if node.output in self.program.outputs else node.output
-
     def place(self, node: Node, kind: str, inputs: tuple[str, ...], like: Placed, **fields: Any) -> None:
         """Append the op of `node`, whose value has the axes (and the order) of `like`."""
         shape = tuple(self.shape(node.output)[axis] for axis in like.axes)
-        name = self.emit(kind, inputs, self.fresh(node), shape, **fields)
+        name = self.emit(kind, inputs, self.fresh(node.output), shape, **fields)
         self.placed[node.output] = Placed(name, like.axes, like.index)
-
-    def to(self, name: str, axes: tuple[int, ...]) -> Placed:
-        """The value with its axes in this order; moved there, once, if it is not."""
-        placed, shape = self.placed[name], self.shape(name)
-        if placed.index is not None:
-            flat = (placed.name, placed.axes)
-            if flat not in self.moved:
-                arrays = {"index": np.argsort(placed.index)}
-                target = f"{placed.name}.ordered"
-                self.moved[flat] = self.emit("take", (placed.name,), target, shape, arrays=arrays)
-            placed = Placed(self.moved[flat], placed.axes)
-        if placed.axes == axes:
-            return placed
-        # Several values of the Program may be one float value, in other orders: the key is what moves where.
-        order = tuple(placed.axes.index(axis) for axis in axes)
-        key = (placed.name, order)
-        if key not in self.moved:
-            target = f"{placed.name}.{'_'.join(map(str, order))}"
-            physical = tuple(shape[axis] for axis in axes)
-            if moves_nothing(shape, placed.axes, axes):
-                self.emit("reshape", (placed.name,), target, physical, attrs={"shape": physical})
-            else:
-                self.emit("transpose", (placed.name,), target, physical, attrs={"axes": order})
-            self.moved[key] = target
-        return Placed(self.moved[key], axes)
-
-    def in_order(self, name: str) -> Placed:
-        """The value with the Program's own axes."""
-        return self.to(name, tuple(range(len(self.shape(name)))))
-
-    def channel_axis(self, placed: Placed) -> int:
-        """Where the Program's last axis is."""
-        return placed.axes.index(len(placed.axes) - 1)
-
-    def per_channel(self, placed: Placed, *arrays: Array) -> list[Array]:
-        """Constants of a number a channel, in the order of this value's channels."""
-        return [array if placed.index is None else array[placed.index] for array in arrays]
-
-    def constant(self, name: str) -> Array:
-        """A constant of the Program as numbers; bits as ±1."""
-        constant = self.program.constants[name]
-        if constant.type.dtype is not DType.BITS:
-            return constant.array
-        positive = unpack_bits(constant.array, constant.type.channels)
-        return np.where(positive, np.float32(1), np.float32(-1))
 
     def finish(self) -> None:
         """Give each output its own name and the Program's axes; `fold` removes what that does not need."""
@@ -220,12 +152,7 @@ def _arithmetic(t: _Translator, node: Node) -> None:
 
 
 def _of_two_values(t: _Translator, node: Node) -> None:
-    """Both with the same axes; a value of one channel broadcasts in any order of them."""
-    placed = [t.placed[name] for name in node.inputs]
-    if placed[0].axes != placed[1].axes or any(p.index is not None for p in placed):
-        whole = next((p for p in placed if p.index is None), None)
-        axes = whole.axes if whole else placed[0].axes
-        placed = [t.to(name, axes) for name in node.inputs]
+    placed = t.same_axes(node.inputs)
     t.place(node, node.op, tuple(p.name for p in placed), placed[0])
 
 
@@ -254,53 +181,10 @@ def _mean(t: _Translator, node: Node) -> None:
 
 
 def _concat(t: _Translator, node: Node) -> None:
-    first = t.placed[node.inputs[0]]
-    placed = [t.to(name, first.axes) for name in node.inputs]
-    like = Placed("", first.axes)
+    placed = t.same_axes(node.inputs)
+    like = Placed("", placed[0].axes)
     names = tuple(p.name for p in placed)
     t.place(node, "concat", names, like, attrs={"axis": t.channel_axis(like)})
-
-
-def _permute(t: _Translator, node: Node) -> None:
-    placed = t.placed[node.inputs[0]]
-    axes = cast(tuple[int, ...], node.attrs["axes"])  # axis i of the result is axis axes[i] of x
-    if placed.index is None:
-        t.placed[node.output] = Placed(placed.name, tuple(axes.index(axis) for axis in placed.axes))
-    else:
-        t.placed[node.output] = placed  # a vector
-
-
-def _reshape(t: _Translator, node: Node) -> None:
-    source, target = t.shape(node.inputs[0]), t.shape(node.output)
-    placed = t.placed[node.inputs[0]]
-    in_order = tuple(range(len(source)))
-    if placed.index is None and not moves_nothing(source, placed.axes, in_order):
-        if [n for n in source if n != 1] == [n for n in target if n != 1]:
-            _reshape_of_ones(t, node, placed)
-            return
-        if len(target) == 1:
-            index = np.arange(prod(source)).reshape(source).transpose(placed.axes).reshape(-1)
-            name = t.emit("reshape", (placed.name,), t.fresh(node), target, attrs={"shape": target})
-            t.placed[node.output] = Placed(name, (0,), index)
-            return
-    if placed.index is not None or not moves_nothing(source, placed.axes, in_order):
-        placed = t.in_order(node.inputs[0])
-    t.place(node, "reshape", (placed.name,), Placed("", tuple(range(len(target)))), attrs={"shape": target})
-
-
-def _reshape_of_ones(t: _Translator, node: Node, placed: Placed) -> None:
-    """Axes of size 1 come or go, and the others stay in the order in which they are."""
-    source, target = t.shape(node.inputs[0]), t.shape(node.output)
-    pairs = zip(
-        [a for a, n in enumerate(source) if n != 1], [a for a, n in enumerate(target) if n != 1], strict=True
-    )
-    new = dict(pairs)
-    order = tuple(new[axis] for axis in placed.axes if source[axis] != 1)
-    axes = (*(a for a, n in enumerate(target) if n == 1), *order)
-    if len(target) == 3 and moves_nothing(target, axes, IMAGE):
-        axes = IMAGE
-    shape = tuple(target[axis] for axis in axes)
-    t.place(node, "reshape", (placed.name,), Placed("", axes), attrs={"shape": shape})
 
 
 def _same(t: _Translator, node: Node) -> None:
@@ -319,8 +203,8 @@ _RULES: dict[str, Callable[[_Translator, Node], None]] = {
     "prelu": _prelu,
     "channel_mean": _mean,
     "concat": _concat,
-    "permute": _permute,
-    "reshape": _reshape,
+    "permute": ChannelsFirst.permute,
+    "reshape": ChannelsFirst.reshape,
     "to_float": _same,
 }
 
