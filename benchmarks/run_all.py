@@ -1,4 +1,8 @@
-"""Every published number, one script after the other, each alone on the machine: what `make bench` runs."""
+"""The CPU tables of docs/performance.md, one script after the other, each alone on the machine: `make bench`.
+
+What needs data, a GPU or hours stands elsewhere: docs/results.md, docs/training.md, docs/packing.md and
+docs/gpu.md name the command of each number.
+"""
 
 from __future__ import annotations
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onebit.program import OPS, DType, Node, Program, TensorType, limits, load, save
+import onebit
+from onebit.program import OPS, DType, Node, Program, limits, load, save
 from program_samples import bits_constant, bytes_mlp, i32, u8
 from support import ROOT
 
@@ -66,22 +68,42 @@ def test_the_json_example_is_a_graph(tmp_path: Path) -> None:
     assert json.loads(header["__metadata__"]["onebit"]) == json.loads(found[1])
 
 
+@pytest.mark.parametrize(
+    "source", ["bytes_mlp", "program_v1", "conv_v1", "bnn_convnet_svhn", "resnet18_xnor"]
+)
 def test_the_python_example_reads_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Any file: one made by hand, the golden ones, converted networks with convolutions and real layers."""
     found = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     monkeypatch.chdir(tmp_path)
-    save(bytes_mlp(70, 33, 3), "mnist.onebit")
+    if source == "bytes_mlp":
+        save(bytes_mlp(70, 33, 3), "mnist.onebit")
+    elif source.endswith("_v1"):
+        shutil.copy(ROOT / "tests" / "golden" / f"{source}.safetensors", "mnist.onebit")
+    else:
+        models = pytest.importorskip("onebit.models")
+        model = models.create_small(source).eval()
+        onebit.convert(model, models.example_input(model)).save("mnist.onebit")
     names: dict[str, Any] = {}
     exec(found[1], names)
-    stored = load("mnist.onebit").constants["w0"]
-    assert stored.type == TensorType(DType.BITS, (33, 70))
-    expected = [
-        [1 if int(stored.array[n, k // 32]) >> k % 32 & 1 else -1 for k in range(70)] for n in range(33)
-    ]
-    assert names["weights"].tolist() == expected
-    assert "fc0 u8_gemm ['x', 'w0'] -> a0 i32 [33]" in capsys.readouterr().out
+    program = load("mnist.onebit")
+    assert names["constants"].keys() == program.constants.keys()
+    assert any(constant.type.dtype is DType.BITS for constant in program.constants.values())
+    for name, constant in program.constants.items():
+        read = names["constants"][name]
+        if constant.type.dtype is DType.BITS:
+            words = constant.array.reshape(-1, constant.array.shape[-1])
+            channels = range(constant.type.shape[-1])
+            ones = [[1 if int(row[c // 32]) >> c % 32 & 1 else -1 for c in channels] for row in words]
+            assert read.reshape(len(words), -1).tolist() == ones
+        else:
+            assert np.array_equal(read, constant.array)
+        assert read.shape == constant.type.shape
+    printed = capsys.readouterr().out
+    for node in program.nodes:
+        assert f"{node.layer} {node.op} {list(node.inputs)} -> {node.output} " in printed
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Image sets that do not fit into memory: batches of bytes, decoded by worker processes as they are needed.
 
-stream = open_stream("imagenet", "/data/imagenet", image_size=224)     (see large.py)
+stream = open_stream("imagenet", "/data/imagenet", image_size=224)     (see stream_sets.py)
 batches = TrainingStream(stream, 256, seed=1, crops=Crops(224, resized=0.08, flip=True), device=device)
 for images, labels in batches.iterate(): ...
 """

@@ -1,4 +1,4 @@
-"""Program: a typed, packed, framework-free description of one inference. Data only; no behaviour lives here.
+"""Program: a typed, packed, framework-free description of one inference. Its methods call other modules.
 
 Values and constants share one namespace. Nodes stand in topological order and have one output each.
 The ops themselves are defined in `onebit.program.ops`.
