@@ -8,14 +8,26 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "base/float_env.h"
+
 /* A waiting thread first spins, because the next op of a network follows within microseconds, then gives
  * its processor to others, and at last sleeps. */
 enum { SPINS = 4000, YIELDS = 16, SHARE_BITS = 16 };
 
+/* A thread of a pool, or its caller, which has no handle. */
+typedef struct {
+    onebit_threads *pool;
+    unsigned index;
+    pthread_t handle;
+    _Atomic uint64_t done; /* shares with anything to do */
+    char apart[64];        /* counters of two threads share no cache line */
+} worker;
+
 struct onebit_threads {
     unsigned threads;
+    bool own;            /* thread i does share i */
     unsigned fork_count; /* forks seen when the threads were started: a child process has none of them */
-    pthread_t *handles;  /* [threads - 1] */
+    worker *workers;     /* [threads]; 0 is the caller */
     onebit_task task;
     void *context;
     _Atomic uint64_t board;   /* number of the newest task << SHARE_BITS | its next unclaimed share */
@@ -87,10 +99,28 @@ static void await_shares(onebit_threads *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
+static void run_share(worker *self, unsigned share) {
+    onebit_threads *pool = self->pool;
+    if (pool->task(pool->context, share, pool->threads))
+        atomic_store_explicit(&self->done, atomic_load_explicit(&self->done, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
+    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
+        pthread_mutex_lock(&pool->mutex);
+        pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+}
+
 /* Claims and runs shares of one task until none is left. Whoever comes first takes a share, the caller too:
  * on a busy machine nobody waits for a thread that the system has not woken yet. A claim succeeds for the
- * newest task only, and that task stands until its last share is done, so a late worker touches nothing. */
-static void run_shares(onebit_threads *pool, uint64_t number) {
+ * newest task only, and that task stands until its last share is done, so a late worker touches nothing.
+ * Where each has its own share no task ends without each: whoever sees one is in time for it. */
+static void run_shares(worker *self, uint64_t number) {
+    onebit_threads *pool = self->pool;
+    if (pool->own) {
+        run_share(self, self->index);
+        return;
+    }
     uint64_t board = atomic_load(&pool->board);
     for (;;) {
         unsigned share = (unsigned)(board & ((1u << SHARE_BITS) - 1));
@@ -98,24 +128,21 @@ static void run_shares(onebit_threads *pool, uint64_t number) {
             return;
         if (!atomic_compare_exchange_weak(&pool->board, &board, board + 1))
             continue;
-        pool->task(pool->context, share, pool->threads);
-        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
-            pthread_mutex_lock(&pool->mutex);
-            pthread_cond_signal(&pool->done);
-            pthread_mutex_unlock(&pool->mutex);
-        }
+        run_share(self, share);
         board = atomic_load(&pool->board);
     }
 }
 
 static void *work(void *argument) {
-    onebit_threads *pool = argument;
+    worker *self = argument;
+    onebit_threads *pool = self->pool;
+    onebit_float_env_enter(); /* for good: the environment of the thread's maker is not to be felt */
     for (uint64_t seen = 0;;) {
         await_task(pool, seen);
         seen = newest(pool); /* before the look at stop: the post that follows a stop is no task */
         if (atomic_load(&pool->stop))
             return NULL;
-        run_shares(pool, seen);
+        run_shares(self, seen);
     }
 }
 
@@ -146,8 +173,12 @@ static unsigned start_workers(onebit_threads *pool) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     unsigned started = 0;
-    while (started + 1 < pool->threads && pthread_create(&pool->handles[started], NULL, work, pool) == 0)
+    while (started + 1 < pool->threads) {
+        worker *next = &pool->workers[started + 1];
+        if (pthread_create(&next->handle, NULL, work, next) != 0)
+            break;
         ++started;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
@@ -156,31 +187,34 @@ static void stop_workers(onebit_threads *pool, unsigned started) {
     atomic_store(&pool->stop, 1);
     post(pool);
     for (unsigned i = 0; i < started; ++i)
-        pthread_join(pool->handles[i], NULL);
+        pthread_join(pool->workers[i + 1].handle, NULL);
     pthread_mutex_destroy(&pool->mutex);
     pthread_cond_destroy(&pool->wake);
     pthread_cond_destroy(&pool->done);
 }
 
-onebit_threads *onebit_threads_create(unsigned threads) {
+onebit_threads *onebit_threads_create(unsigned threads, bool own) {
     pthread_once(&forks_watched, watch_forks);
-    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
+    if (threads < 1 || threads >= 1u << SHARE_BITS)
         return NULL;
     onebit_threads *pool = calloc(1, sizeof *pool);
     if (!pool)
         return NULL;
     pool->threads = threads;
-    if (threads == 1)
-        return pool;
-    pool->handles = calloc(threads - 1, sizeof *pool->handles);
-    if (!pool->handles) {
+    pool->own = own;
+    pool->workers = calloc(threads, sizeof *pool->workers);
+    if (!pool->workers) {
         free(pool);
         return NULL;
     }
+    for (unsigned i = 0; i < threads; ++i)
+        pool->workers[i].pool = pool, pool->workers[i].index = i;
+    if (threads == 1)
+        return pool;
     unsigned started = start_workers(pool);
     if (started + 1 < threads) {
         stop_workers(pool, started);
-        free(pool->handles);
+        free(pool->workers);
         free(pool);
         return NULL;
     }
@@ -192,7 +226,7 @@ void onebit_threads_destroy(onebit_threads *pool) {
         return;
     if (pool->threads > 1 && pool->fork_count == atomic_load(&fork_count))
         stop_workers(pool, pool->threads - 1);
-    free(pool->handles);
+    free(pool->workers);
     free(pool);
 }
 
@@ -221,8 +255,13 @@ void onebit_threads_run(onebit_threads *pool, onebit_task task, void *context) {
     pool->task = task;
     pool->context = context;
     atomic_store(&pool->pending, pool->threads);
-    run_shares(pool, post(pool));
+    run_shares(&pool->workers[0], post(pool));
     await_shares(pool);
+}
+
+void onebit_threads_shares(const onebit_threads *pool, uint64_t *shares) {
+    for (unsigned i = 0; i < pool->threads; ++i)
+        shares[i] = atomic_load_explicit(&pool->workers[i].done, memory_order_relaxed);
 }
 
 struct onebit_lock {

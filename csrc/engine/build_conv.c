@@ -1,6 +1,7 @@
 /* onebit_plan_conv: checks one convolution, prepacks its weights for the plan's instruction set, adds the op.
  */
 #include "base/bits.h"
+#include "base/float_env.h"
 #include "engine/internal.h"
 
 typedef struct {
@@ -108,7 +109,9 @@ static onebit_status prepack(onebit_plan *plan, const void *weights, plan_op *op
     onebit_status status = onebit_plan_memory(plan, op->weight_bytes, true, &packed);
     if (status != ONEBIT_OK)
         return status;
+    const onebit_float_env before = onebit_float_env_enter();
     op->conv->prepack(&op->conv_shape, weights, packed);
+    onebit_float_env_leave(before);
     op->weights = packed;
     return ONEBIT_OK;
 }
@@ -129,12 +132,12 @@ onebit_status onebit_plan_conv(onebit_plan *plan, const onebit_conv *conv, onebi
     op.variant = op.conv->name;
     if ((status = check_conv(plan, family, conv, &op)) != ONEBIT_OK)
         return status;
-    const product_store store = {family->name, !family->float_sum, conv->store,     op.n,
-                                 conv->scale,  conv->bias,         conv->threshold, conv->flip};
+    const product_epilogue wanted = {family->name, !family->float_sum, conv->epilogue,  op.n,
+                                     conv->scale,  conv->bias,         conv->threshold, conv->flip};
     const size_t pixels = op.conv_shape.out_height * op.conv_shape.out_width;
-    const onebit_dtype dtype = onebit_stored_dtype(conv->store);
+    const onebit_dtype dtype = onebit_epilogue_dtype(conv->epilogue);
     plan_value out; /* its size before the weights: prepacking looks at every output row */
-    if ((status = onebit_plan_store(plan, &store, &op.epilogue)) != ONEBIT_OK ||
+    if ((status = onebit_plan_epilogue(plan, &wanted, &op.epilogue)) != ONEBIT_OK ||
         (status = onebit_check_size(plan, dtype, pixels, op.n, &out)) != ONEBIT_OK ||
         (status = prepack(plan, conv->weights, &op)) != ONEBIT_OK)
         return status;

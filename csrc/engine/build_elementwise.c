@@ -1,8 +1,10 @@
 /* The builder calls of the elementwise ops: check, copy the constants, add the op.
  * How each op runs stands in run_elementwise.c. */
+#include <math.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/float_env.h"
 #include "engine/internal.h"
 
 onebit_status onebit_begin_op(const onebit_plan *plan, const char *name, onebit_value x,
@@ -154,95 +156,95 @@ onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float 
     return add_same_shape(plan, &op, ONEBIT_F32, value);
 }
 
-onebit_status onebit_plan_abs(onebit_plan *plan, onebit_value x, onebit_value *value) {
-    const plan_value *found;
-    plan_op op;
-    onebit_status status = onebit_begin_op(plan, "abs", x, value, &found, &op);
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(found, ONEBIT_F32, "abs");
-    if (status != ONEBIT_OK)
-        return status;
-    op.run = onebit_run_absolute;
-    return add_same_shape(plan, &op, ONEBIT_F32, value);
+static const struct {
+    const char *name;
+    size_t parameters;
+} unary_ops[] = {
+#define ONEBIT_DESCRIBE(NAME, number, name, parameters, value) [ONEBIT_##NAME] = {#name, parameters},
+    ONEBIT_UNARY_OPS(ONEBIT_DESCRIBE)
+#undef ONEBIT_DESCRIBE
+};
+
+static const char *const binary_names[] = {
+#define ONEBIT_DESCRIBE(NAME, number, name, value) [ONEBIT_##NAME] = #name,
+    ONEBIT_BINARY_OPS(ONEBIT_DESCRIBE)
+#undef ONEBIT_DESCRIBE
+};
+
+/* Not inlined: see float_env.h. */
+static __attribute__((noinline)) bool exceeds(const float *a, const float *b) {
+    return *a > *b;
 }
 
-onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value) {
-    const plan_value *found;
-    plan_op op;
-    onebit_status status = onebit_begin_op(plan, "relu", x, value, &found, &op);
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(found, ONEBIT_F32, "relu");
-    if (status != ONEBIT_OK)
-        return status;
-    op.run = onebit_run_relu;
-    return add_same_shape(plan, &op, ONEBIT_F32, value);
-}
-
-onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *slope, uint64_t slopes,
-                                onebit_value *value) {
-    const plan_value *found;
-    plan_op op;
-    onebit_status status = onebit_begin_op(plan, "prelu", x, value, &found, &op);
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(found, ONEBIT_F32, "prelu");
-    if (status == ONEBIT_OK && slopes != 1)
-        status = check_channels(found, slopes, "prelu");
-    if (status == ONEBIT_OK)
-        status = copy_floats(plan, slope, (size_t)slopes, "slopes", &op.constant);
-    if (status != ONEBIT_OK)
-        return status;
-    op.run = onebit_run_prelu;
-    op.constant_count = (size_t)slopes;
-    return add_same_shape(plan, &op, ONEBIT_F32, value);
-}
-
-onebit_status onebit_plan_clamp(onebit_plan *plan, onebit_value x, float low, float high,
-                                onebit_value *value) {
-    const plan_value *found;
-    plan_op op;
-    onebit_status status = onebit_begin_op(plan, "clamp", x, value, &found, &op);
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(found, ONEBIT_F32, "clamp");
-    if (status != ONEBIT_OK)
-        return status;
-    if (!(low <= high))
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "clamp to %g .. %g: low must not exceed high", (double)low,
-                           (double)high);
-    op.run = onebit_run_clamp;
-    op.low = low;
-    op.high = high;
-    return add_same_shape(plan, &op, ONEBIT_F32, value);
-}
-
-static onebit_status check_combination(onebit_combination kind) {
-    if ((unsigned)kind > ONEBIT_COMBINE_DIV)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no combination %d", (int)kind);
+static onebit_status take_parameters(onebit_unary kind, const float *parameters, uint64_t count,
+                                     plan_op *op) {
+    const char *name = unary_ops[kind].name;
+    if (count != unary_ops[kind].parameters)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s takes %zu parameters, not %llu", name,
+                           unary_ops[kind].parameters, (unsigned long long)count);
+    if (count > 0 && !parameters)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: the parameters are NULL", name);
+    for (size_t i = 0; i < count; ++i) {
+        op->parameters[i] = parameters[i];
+        if (isnan(parameters[i]))
+            return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: parameter %zu is a NaN", name, i);
+    }
+    const onebit_float_env before = onebit_float_env_enter(); /* where subnormals differ from each other */
+    const bool crossed = kind == ONEBIT_HARDTANH && exceeds(parameters, parameters + 1);
+    onebit_float_env_leave(before);
+    if (crossed)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT,
+                           "hardtanh to %g .. %g: the first must not exceed the second",
+                           (double)parameters[0], (double)parameters[1]);
     return ONEBIT_OK;
 }
 
-onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, onebit_value a, onebit_value b,
-                                  onebit_value *value) {
+onebit_status onebit_plan_unary(onebit_plan *plan, onebit_unary kind, onebit_value x, const float *parameters,
+                                uint64_t count, onebit_value *value) {
+    const plan_value *found;
+    plan_op op;
+    if ((unsigned)kind >= ONEBIT_UNARY_COUNT)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no unary op %d", (int)kind);
+    onebit_status status = onebit_begin_op(plan, unary_ops[kind].name, x, value, &found, &op);
+    if (status == ONEBIT_OK)
+        status = onebit_check_dtype(found, ONEBIT_F32, unary_ops[kind].name);
+    if (status == ONEBIT_OK)
+        status = take_parameters(kind, parameters, count, &op);
+    if (status != ONEBIT_OK)
+        return status;
+    op.run = onebit_run_unary;
+    op.unary = kind;
+    return add_same_shape(plan, &op, ONEBIT_F32, value);
+}
+
+/* The checks that ops of two operands begin with. */
+static onebit_status begin_binary(const onebit_plan *plan, onebit_binary kind, onebit_value x,
+                                  const onebit_value *value, const plan_value **found, plan_op *op) {
+    if ((unsigned)kind >= ONEBIT_BINARY_COUNT)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "there is no binary op %d", (int)kind);
+    onebit_status status = onebit_begin_op(plan, binary_names[kind], x, value, found, op);
+    op->binary = kind;
+    return status == ONEBIT_OK ? onebit_check_dtype(*found, ONEBIT_F32, binary_names[kind]) : status;
+}
+
+onebit_status onebit_plan_binary(onebit_plan *plan, onebit_binary kind, onebit_value a, onebit_value b,
+                                 onebit_value *value) {
     const plan_value *left, *right;
     plan_op op;
-    onebit_status status = onebit_begin_op(plan, "combine", a, value, &left, &op);
-    if (status == ONEBIT_OK)
-        status = check_combination(kind);
+    onebit_status status = begin_binary(plan, kind, a, value, &left, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_value(plan, b, &right);
     if (status == ONEBIT_OK)
-        status = onebit_check_dtype(left, ONEBIT_F32, "combine");
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(right, ONEBIT_F32, "combine");
+        status = onebit_check_dtype(right, ONEBIT_F32, binary_names[kind]);
     if (status != ONEBIT_OK)
         return status;
     const bool same = left->channels == right->channels, left_is_one = left->channels == 1;
     if (left->rows != right->rows || !(same || left_is_one || right->channels == 1))
         return onebit_fail(ONEBIT_ERROR_ARGUMENT,
-                           "combine: %zu x %zu and %zu x %zu are neither the same shape "
+                           "%s: %zu x %zu and %zu x %zu are neither the same shape "
                            "nor rows of which one has a single channel",
-                           left->rows, left->channels, right->rows, right->channels);
-    op.run = same ? onebit_run_combine : onebit_run_combine_rows;
-    op.combination = kind;
+                           binary_names[kind], left->rows, left->channels, right->rows, right->channels);
+    op.run = same ? onebit_run_binary : onebit_run_binary_rows;
     op.inputs[1] = b;
     op.input_count = 2;
     if (same || !left_is_one)
@@ -252,27 +254,22 @@ onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination kind, on
     return onebit_plan_add(plan, &op, ONEBIT_F32, right->rows, right->channels, value);
 }
 
-onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination kind, onebit_value x,
-                                           const float *constant, uint64_t count, int32_t constant_first,
-                                           onebit_value *value) {
+onebit_status onebit_plan_binary_constant(onebit_plan *plan, onebit_binary kind, onebit_value x,
+                                          const float *constant, uint64_t count, int32_t constant_first,
+                                          onebit_value *value) {
     const plan_value *found;
     plan_op op;
-    onebit_status status = onebit_begin_op(plan, "combine", x, value, &found, &op);
-    if (status == ONEBIT_OK)
-        status = check_combination(kind);
-    if (status == ONEBIT_OK)
-        status = onebit_check_dtype(found, ONEBIT_F32, "combine");
+    onebit_status status = begin_binary(plan, kind, x, value, &found, &op);
     if (status != ONEBIT_OK)
         return status;
     if (count == 0 || (uint64_t)found->rows * found->channels % count != 0)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "combine: %llu constants do not divide %zu x %zu elements",
-                           (unsigned long long)count, found->rows, found->channels);
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: %llu constants do not divide %zu x %zu elements",
+                           binary_names[kind], (unsigned long long)count, found->rows, found->channels);
     op.repeats = found->channels % count == 0 ? repeats_of(found, (size_t)count) : 1;
     status = copy_repeated(plan, constant, (size_t)count, op.repeats, "constants", &op.constant);
     if (status != ONEBIT_OK)
         return status;
-    op.run = onebit_run_combine_constant;
-    op.combination = kind;
+    op.run = onebit_run_binary_constant;
     op.constant_count = (size_t)count;
     op.constant_first = constant_first != 0;
     return add_same_shape(plan, &op, ONEBIT_F32, value);

@@ -1,5 +1,6 @@
 /* onebit_plan_gemm: checks one GEMM, prepacks its weights for the plan's instruction set, adds the op. */
 #include "base/bits.h"
+#include "base/float_env.h"
 #include "engine/internal.h"
 
 typedef struct {
@@ -31,7 +32,9 @@ static onebit_status prepack(onebit_plan *plan, const onebit_gemm *gemm, plan_op
     onebit_status status = onebit_plan_memory(plan, op->weight_bytes, true, &packed);
     if (status != ONEBIT_OK)
         return status;
+    const onebit_float_env before = onebit_float_env_enter();
     op->gemm->prepack(op->n, op->k, gemm->weights, packed);
+    onebit_float_env_leave(before);
     op->weights = packed;
     return ONEBIT_OK;
 }
@@ -66,9 +69,9 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
         return onebit_fail(ONEBIT_ERROR_ISA, "%s has no kernel here", family->name);
     if ((status = check_gemm(plan, family, gemm, &x)) != ONEBIT_OK)
         return status;
-    const product_store store = {family->name, !family->float_sum, gemm->store,     (size_t)gemm->n,
-                                 gemm->scale,  gemm->bias,         gemm->threshold, gemm->flip};
-    if ((status = onebit_plan_store(plan, &store, &op.epilogue)) != ONEBIT_OK)
+    const product_epilogue wanted = {family->name, !family->float_sum, gemm->epilogue,  (size_t)gemm->n,
+                                     gemm->scale,  gemm->bias,         gemm->threshold, gemm->flip};
+    if ((status = onebit_plan_epilogue(plan, &wanted, &op.epilogue)) != ONEBIT_OK)
         return status;
     size_t macs, rows = x->rows;
     op.variant = op.gemm->name;
@@ -80,9 +83,9 @@ onebit_status onebit_plan_gemm(onebit_plan *plan, const onebit_gemm *gemm, onebi
         return onebit_fail(ONEBIT_ERROR_LIMIT, "%s: more products than a size can count", family->name);
     op.macs = macs;
     op.a_stride = x->row_bytes;
-    op.out_stride = gemm->store == ONEBIT_STORE_BITS ? 4 * onebit_words(op.n) : 4 * op.n;
+    op.out_stride = gemm->epilogue == ONEBIT_EPILOGUE_BITS ? 4 * onebit_words(op.n) : 4 * op.n;
     op.effort = macs / family->macs_a_cycle;
     if ((status = prepack(plan, gemm, &op)) != ONEBIT_OK)
         return status;
-    return onebit_plan_add(plan, &op, onebit_stored_dtype(gemm->store), rows, op.n, value);
+    return onebit_plan_add(plan, &op, onebit_epilogue_dtype(gemm->epilogue), rows, op.n, value);
 }

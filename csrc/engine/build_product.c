@@ -27,42 +27,46 @@ onebit_status onebit_check_u8_range(const char *name, size_t k, int32_t multipli
     return ONEBIT_OK;
 }
 
-static onebit_status store_floats(onebit_plan *plan, const product_store *store, onebit_epilogue *epilogue) {
+static onebit_status plan_float_epilogue(onebit_plan *plan, const product_epilogue *wanted,
+                                         onebit_epilogue *epilogue) {
     const void *scale, *bias;
     onebit_status status =
-        onebit_plan_copy(plan, store->scale, store->n, sizeof *store->scale, "scales", &scale);
+        onebit_plan_copy(plan, wanted->scale, wanted->n, sizeof *wanted->scale, "scales", &scale);
     if (status == ONEBIT_OK)
-        status = onebit_plan_copy(plan, store->bias, store->n, sizeof *store->bias, "biases", &bias);
+        status = onebit_plan_copy(plan, wanted->bias, wanted->n, sizeof *wanted->bias, "biases", &bias);
     if (status == ONEBIT_OK)
         *epilogue = (onebit_epilogue){.kind = ONEBIT_EPILOGUE_F32, .scale = scale, .bias = bias};
     return status;
 }
 
-static onebit_status store_bits(onebit_plan *plan, const product_store *store, onebit_epilogue *epilogue) {
+static onebit_status plan_bits_epilogue(onebit_plan *plan, const product_epilogue *wanted,
+                                        onebit_epilogue *epilogue) {
     const void *threshold, *flip;
-    onebit_status status = onebit_plan_copy(plan, store->threshold, store->n, sizeof *store->threshold,
+    onebit_status status = onebit_plan_copy(plan, wanted->threshold, wanted->n, sizeof *wanted->threshold,
                                             "thresholds", &threshold);
     if (status == ONEBIT_OK)
-        status =
-            onebit_plan_copy(plan, store->flip, onebit_words(store->n), sizeof *store->flip, "flips", &flip);
+        status = onebit_plan_copy(plan, wanted->flip, onebit_words(wanted->n), sizeof *wanted->flip, "flips",
+                                  &flip);
     if (status == ONEBIT_OK)
-        status = onebit_check_bits(flip, 1, store->n, "the flips");
+        status = onebit_check_bits(flip, 1, wanted->n, "the flips");
     if (status == ONEBIT_OK)
         *epilogue = (onebit_epilogue){.kind = ONEBIT_EPILOGUE_BITS, .threshold = threshold, .flip = flip};
     return status;
 }
 
-onebit_status onebit_plan_store(onebit_plan *plan, const product_store *store, onebit_epilogue *epilogue) {
-    if (store->store == ONEBIT_STORE_F32)
-        return store_floats(plan, store, epilogue);
-    if (store->integer_sum && store->store == ONEBIT_STORE_BITS)
-        return store_bits(plan, store, epilogue);
-    if (!store->integer_sum || store->store != ONEBIT_STORE_I32)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s cannot store as %d", store->name, (int)store->store);
+onebit_status onebit_plan_epilogue(onebit_plan *plan, const product_epilogue *wanted,
+                                   onebit_epilogue *epilogue) {
+    if (wanted->kind == ONEBIT_EPILOGUE_F32)
+        return plan_float_epilogue(plan, wanted, epilogue);
+    if (wanted->integer_sum && wanted->kind == ONEBIT_EPILOGUE_BITS)
+        return plan_bits_epilogue(plan, wanted, epilogue);
+    if (!wanted->integer_sum || wanted->kind != ONEBIT_EPILOGUE_I32)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s cannot have the epilogue %d", wanted->name,
+                           (int)wanted->kind);
     *epilogue = (onebit_epilogue){.kind = ONEBIT_EPILOGUE_I32};
     return ONEBIT_OK;
 }
 
-onebit_dtype onebit_stored_dtype(int32_t store) {
-    return store == ONEBIT_STORE_I32 ? ONEBIT_I32 : store == ONEBIT_STORE_F32 ? ONEBIT_F32 : ONEBIT_BITS;
+onebit_dtype onebit_epilogue_dtype(int32_t kind) {
+    return kind == ONEBIT_EPILOGUE_I32 ? ONEBIT_I32 : kind == ONEBIT_EPILOGUE_F32 ? ONEBIT_F32 : ONEBIT_BITS;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/float_env.h"
 #include "engine/internal.h"
 
 static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m, const onebit_gemm *gemm,
@@ -16,9 +17,13 @@ static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m,
         status = onebit_plan_output(plan, product);
     if (status == ONEBIT_OK)
         status = onebit_plan_finish(plan);
+    onebit_thread_pool *pool = NULL;
     onebit_engine *engine = NULL;
     if (status == ONEBIT_OK)
-        status = onebit_engine_create(plan, threads, &engine);
+        status = onebit_thread_pool_create(threads, ONEBIT_SHARE_LARGE, &pool);
+    if (status == ONEBIT_OK)
+        status = onebit_engine_create(plan, pool, &engine);
+    onebit_thread_pool_release(pool);
     const void *inputs[] = {a};
     void *outputs[] = {out};
     if (status == ONEBIT_OK)
@@ -43,7 +48,7 @@ onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m
                         .k = k,
                         .weights = weights,
                         .weights_bytes = n * onebit_words((size_t)k) * sizeof *weights,
-                        .store = ONEBIT_STORE_I32};
+                        .epilogue = ONEBIT_EPILOGUE_I32};
     status = run_matmul(plan, threads, m, &gemm, a, out);
     onebit_plan_release(plan);
     return status;
@@ -71,9 +76,11 @@ onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "pack_sign: the input or the output is NULL");
     if (onebit_elementwise_variant(isas)->has_nan(count, x))
         return onebit_fail(ONEBIT_ERROR_INPUT, "pack_sign: the input has a NaN");
+    const onebit_float_env before = onebit_float_env_enter(); /* a subnormal has its sign */
     if (pixels == 1)
         onebit_pack_variant(isas)->sign((size_t)images, (size_t)channels, x, out);
     else
         onebit_pack_variant(isas)->sign_planes((size_t)images, (size_t)channels, (size_t)pixels, x, out);
+    onebit_float_env_leave(before);
     return ONEBIT_OK;
 }

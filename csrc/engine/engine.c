@@ -1,27 +1,19 @@
 /* An engine: the memory and threads of one run at a time, over a finished plan. */
-#include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/bits.h"
+#include "base/float_env.h"
 #include "engine/internal.h"
 
 /* An op of less effort (about cycles) than this runs on the calling thread: waking others costs as much. */
 enum { EFFORT_WORTH_THREADS = 6000 };
 
-/* Threads, and a lock around each run: of one engine, or of several that take turns. */
-typedef struct {
-    _Atomic unsigned references;
-    onebit_threads *pool;
-    onebit_lock *lock;
-    unsigned threads;
-} engine_crew;
-
 struct onebit_engine {
     onebit_plan *plan;
-    engine_crew *crew;
+    onebit_thread_pool *pool;
     unsigned char *arena;
     unsigned char *scratch; /* [threads] of plan->scratch_bytes */
     unsigned char **bytes;  /* [values]: where each root's bytes are in this pass */
@@ -35,49 +27,26 @@ static onebit_status refuse(onebit_engine *engine, const char *what) {
     return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused %s for an engine", what);
 }
 
-static void release_crew(engine_crew *crew) {
-    if (!crew || atomic_fetch_sub(&crew->references, 1) != 1)
-        return;
-    onebit_threads_destroy(crew->pool);
-    onebit_lock_destroy(crew->lock);
-    free(crew);
-}
-
-/* NULL when the system refuses memory or threads. */
-static engine_crew *new_crew(unsigned threads) {
-    engine_crew *crew = calloc(1, sizeof *crew);
-    if (!crew)
-        return NULL;
-    atomic_init(&crew->references, 1);
-    crew->threads = threads;
-    crew->lock = onebit_lock_create();
-    crew->pool = crew->lock ? onebit_threads_create(threads) : NULL;
-    if (crew->pool)
-        return crew;
-    release_crew(crew);
-    return NULL;
-}
-
-/* crew: whose threads to use; NULL for `threads` of its own. */
-static onebit_status create_engine(onebit_plan *plan, unsigned threads, engine_crew *crew,
-                                   onebit_engine **engine) {
+onebit_status onebit_engine_create(onebit_plan *plan, onebit_thread_pool *pool, onebit_engine **engine) {
+    if (!plan || !pool || !engine)
+        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the plan, the pool or the place for the engine is NULL");
+    *engine = NULL;
+    if (!plan->finished)
+        return onebit_fail(ONEBIT_ERROR_ORDER, "the plan is not finished");
     size_t scratch, needed, constants = plan->weight_bytes + plan->constant_bytes;
-    if (!onebit_multiply(plan->scratch_bytes, threads, &scratch) ||
+    if (!onebit_multiply(plan->scratch_bytes, pool->count, &scratch) ||
         !onebit_add(constants + plan->arena_bytes, scratch, &needed) || needed > plan->max_memory)
         return onebit_fail(ONEBIT_ERROR_LIMIT,
                            "%u threads need %zu bytes of scratch each; the limit is %zu "
                            "bytes in all (max_memory)",
-                           (unsigned)threads, plan->scratch_bytes, plan->max_memory);
+                           pool->count, plan->scratch_bytes, plan->max_memory);
     onebit_engine *made = calloc(1, sizeof *made);
     if (!made)
         return refuse(NULL, "memory");
     atomic_fetch_add(&plan->references, 1);
     made->plan = plan;
-    if (crew)
-        atomic_fetch_add(&crew->references, 1);
-    made->crew = crew ? crew : new_crew(threads);
-    if (!made->crew)
-        return refuse(made, "threads");
+    atomic_fetch_add(&pool->references, 1);
+    made->pool = pool;
     made->arena = onebit_alloc(plan->arena_bytes);
     made->scratch = onebit_alloc(scratch);
     made->bytes = calloc(plan->value_count + 1, sizeof *made->bytes);
@@ -87,45 +56,23 @@ static onebit_status create_engine(onebit_plan *plan, unsigned threads, engine_c
     return ONEBIT_OK;
 }
 
-static onebit_status check_plan(const onebit_plan *plan, onebit_engine **engine) {
-    if (!plan || !engine)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the plan or the place for the engine is NULL");
-    *engine = NULL;
-    if (!plan->finished)
-        return onebit_fail(ONEBIT_ERROR_ORDER, "the plan is not finished");
-    return ONEBIT_OK;
-}
-
-onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine) {
-    onebit_status status = check_plan(plan, engine);
-    if (status != ONEBIT_OK)
-        return status;
-    if (threads < 1 || threads > ONEBIT_MAX_THREADS)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "threads is %u; it must be 1 .. %d", (unsigned)threads,
-                           ONEBIT_MAX_THREADS);
-    return create_engine(plan, threads, NULL, engine);
-}
-
-onebit_status onebit_engine_create_beside(onebit_plan *plan, const onebit_engine *neighbour,
-                                          onebit_engine **engine) {
-    onebit_status status = check_plan(plan, engine);
-    if (status != ONEBIT_OK)
-        return status;
-    if (!neighbour)
-        return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine whose threads to use is NULL");
-    return create_engine(plan, neighbour->crew->threads, neighbour->crew, engine);
-}
-
 onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone) {
     if (!engine || !clone)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "the engine or the place for its clone is NULL");
-    return onebit_engine_create(engine->plan, engine->crew->threads, clone);
+    *clone = NULL;
+    onebit_thread_pool *pool;
+    onebit_status status = onebit_thread_pool_create(engine->pool->count, engine->pool->sharing, &pool);
+    if (status != ONEBIT_OK)
+        return status;
+    status = onebit_engine_create(engine->plan, pool, clone);
+    onebit_thread_pool_release(pool);
+    return status;
 }
 
 void onebit_engine_destroy(onebit_engine *engine) {
     if (!engine)
         return;
-    release_crew(engine->crew);
+    onebit_thread_pool_release(engine->pool);
     free(engine->arena);
     free(engine->scratch);
     free(engine->bytes);
@@ -140,7 +87,7 @@ onebit_status onebit_engine_memory(const onebit_engine *engine, onebit_memory *m
     *memory = (onebit_memory){.weights = plan->weight_bytes,
                               .constants = plan->constant_bytes,
                               .arena = plan->arena_bytes,
-                              .scratch = plan->scratch_bytes * engine->crew->threads,
+                              .scratch = plan->scratch_bytes * engine->pool->count,
                               .chunk = plan->chunk};
     return ONEBIT_OK;
 }
@@ -254,14 +201,15 @@ static void run_rows(const onebit_engine *engine, const plan_op *op, op_call *ca
 }
 
 /* A share of the group that begins at engine->op: its rows, block by block, each op in turn. */
-static void run_share(void *context, unsigned index, unsigned count) {
+static bool run_share(void *context, unsigned index, unsigned count) {
     const onebit_engine *engine = context;
     const plan_op *op = engine->op;
-    op_call call = {.samples = engine->samples, .index = index, .count = count};
+    bool worked = false;
+    op_call call = {.samples = engine->samples, .index = index, .count = count, .worked = &worked};
     call.scratch = engine->scratch + index * engine->plan->scratch_bytes;
     if (engine->group == 1) {
         run_rows(engine, op, &call);
-        return;
+        return worked;
     }
     const op_share all = onebit_rows(op, &call);
     op_share block = {all.begin, all.begin};
@@ -271,6 +219,7 @@ static void run_share(void *context, unsigned index, unsigned count) {
         for (size_t i = 0; i < engine->group; ++i)
             run_rows(engine, op + i, &call);
     }
+    return worked;
 }
 
 static void run_group(onebit_engine *engine, const plan_op *op, size_t group, size_t samples) {
@@ -280,10 +229,12 @@ static void run_group(onebit_engine *engine, const plan_op *op, size_t group, si
     engine->op = op;
     engine->group = group;
     engine->samples = samples;
-    if (engine->crew->threads == 1 || effort < (EFFORT_WORTH_THREADS + samples - 1) / samples)
+    const onebit_thread_pool *pool = engine->pool;
+    const bool small = effort < (EFFORT_WORTH_THREADS + samples - 1) / samples;
+    if (pool->count == 1 || (small && pool->sharing == ONEBIT_SHARE_LARGE))
         run_share(engine, 0, 1);
     else
-        onebit_threads_run(engine->crew->pool, run_share, engine);
+        onebit_threads_run(pool->threads, run_share, engine);
 }
 
 static double now(void) {
@@ -325,14 +276,10 @@ onebit_status onebit_engine_run(onebit_engine *engine, uint64_t batch, const voi
     onebit_status status = check_run(engine, batch, inputs, outputs);
     if (status != ONEBIT_OK)
         return status;
-    /* The calling thread may flush subnormals or round otherwise; the pool's threads do not. The results are
-     * to be the same on each. */
-    fenv_t before;
-    onebit_lock_acquire(engine->crew->lock);
-    fegetenv(&before);
-    fesetenv(FE_DFL_ENV);
+    onebit_lock_acquire(engine->pool->lock);
+    const onebit_float_env before = onebit_float_env_enter();
     status = run_passes(engine, (size_t)batch, inputs, outputs, op_seconds);
-    fesetenv(&before);
-    onebit_lock_release(engine->crew->lock);
+    onebit_float_env_leave(before);
+    onebit_lock_release(engine->pool->lock);
     return status;
 }

@@ -69,6 +69,7 @@ typedef struct {
     /* Where not NULL: these rows of all samples, instead of a share. Only for ops that are `by_rows`. */
     const op_share *rows;
     void *scratch;
+    bool *worked; /* set where this share has anything to do */
 } op_call;
 
 struct plan_op {
@@ -109,18 +110,27 @@ struct plan_op {
     bool of_bits;
     size_t part_channels[ONEBIT_MAX_PARTS];
     /* Elementwise ops. */
-    onebit_combination combination;
+    onebit_unary unary;
+    onebit_binary binary;
     const float *constant, *constant2;
     size_t constant_count;
     size_t repeats; /* how often constants stand in a row, so that rows of few channels fill vectors */
     bool constant_first;
-    float low, high;
+    float parameters[ONEBIT_MAX_PARAMETERS];
     size_t out_rows, out_channels;
 };
 
 typedef struct memory_block {
     struct memory_block *next;
 } memory_block;
+
+struct onebit_thread_pool {
+    _Atomic unsigned references;
+    onebit_threads *threads;
+    onebit_lock *lock; /* held by an engine during its run */
+    unsigned count;    /* of threads */
+    onebit_sharing sharing;
+};
 
 struct onebit_plan {
     _Atomic unsigned references;
@@ -187,12 +197,12 @@ onebit_status onebit_plan_add(onebit_plan *plan, plan_op *op, onebit_dtype dtype
 typedef struct {
     const char *name;
     bool integer_sum;
-    int32_t store;
+    int32_t kind; /* onebit_epilogue_kind */
     size_t n;
     const float *scale, *bias;
     const int32_t *threshold;
     const uint32_t *flip;
-} product_store;
+} product_epilogue;
 
 /* Weights of `rows` rows of `channels` bits or floats: present, of the right size, with zero padding bits. */
 onebit_status onebit_check_weights(const onebit_plan *plan, const char *name, const void *weights,
@@ -201,8 +211,9 @@ onebit_status onebit_check_weights(const onebit_plan *plan, const char *name, co
  * offset * sum of weights. */
 onebit_status onebit_check_u8_range(const char *name, size_t k, int32_t multiplier, int32_t offset);
 /* Checks the epilogue and copies its constants. */
-onebit_status onebit_plan_store(onebit_plan *plan, const product_store *store, onebit_epilogue *epilogue);
-onebit_dtype onebit_stored_dtype(int32_t store);
+onebit_status onebit_plan_epilogue(onebit_plan *plan, const product_epilogue *wanted,
+                                   onebit_epilogue *epilogue);
+onebit_dtype onebit_epilogue_dtype(int32_t kind);
 
 /* ---- window.c ---- */
 
@@ -215,9 +226,9 @@ typedef struct {
 onebit_status onebit_check_window(const onebit_window *window, const plan_value *x, const char *name,
                                   bool every_window_hits, onebit_window *plain, window_outputs *outputs);
 
-/* ---- layout.c ---- */
+/* ---- arena.c ---- */
 
-onebit_status onebit_plan_layout(onebit_plan *plan);
+onebit_status onebit_plan_arena(onebit_plan *plan);
 
 /* ---- build_elementwise.c ---- */
 
@@ -225,7 +236,7 @@ onebit_status onebit_plan_layout(onebit_plan *plan);
 onebit_status onebit_begin_op(const onebit_plan *plan, const char *name, onebit_value x,
                               const onebit_value *value, const plan_value **found, plan_op *op);
 
-/* ---- build_moves.c ---- */
+/* ---- build_layout_ops.c ---- */
 
 /* Whether a value keeps its bytes when its elements, in the same order, become rows of `channels`: bits do
  * when every row, before and after, fills its words. */
@@ -238,7 +249,9 @@ static inline op_share onebit_share(size_t total, size_t tile, const op_call *ca
     size_t tiles = (total + tile - 1) / tile;
     size_t begin = tiles * call->index / call->count * tile,
            end = tiles * (call->index + 1) / call->count * tile;
-    return (op_share){begin < total ? begin : total, end < total ? end : total};
+    const op_share share = {begin < total ? begin : total, end < total ? end : total};
+    *call->worked |= share.begin < share.end;
+    return share;
 }
 
 /* The rows that a call of an op by rows is about. */
@@ -258,8 +271,7 @@ void onebit_run_pool(const plan_op *op, const op_call *call);
 void onebit_run_channel_mean(const plan_op *op, const op_call *call);
 void onebit_run_concat(const plan_op *op, const op_call *call);
 void onebit_run_permute(const plan_op *op, const op_call *call);
-void onebit_run_absolute(const plan_op *op, const op_call *call);
-void onebit_run_combine_rows(const plan_op *op, const op_call *call);
+void onebit_run_binary_rows(const plan_op *op, const op_call *call);
 void onebit_run_sign(const plan_op *op, const op_call *call);
 void onebit_run_threshold(const plan_op *op, const op_call *call);
 void onebit_run_bits_to_float(const plan_op *op, const op_call *call);
@@ -267,11 +279,9 @@ void onebit_run_u8_to_float(const plan_op *op, const op_call *call);
 void onebit_run_i32_to_float(const plan_op *op, const op_call *call);
 void onebit_run_scale_pixels(const plan_op *op, const op_call *call);
 void onebit_run_affine(const plan_op *op, const op_call *call);
-void onebit_run_relu(const plan_op *op, const op_call *call);
-void onebit_run_prelu(const plan_op *op, const op_call *call);
-void onebit_run_clamp(const plan_op *op, const op_call *call);
-void onebit_run_combine(const plan_op *op, const op_call *call);
-void onebit_run_combine_constant(const plan_op *op, const op_call *call);
+void onebit_run_unary(const plan_op *op, const op_call *call);
+void onebit_run_binary(const plan_op *op, const op_call *call);
+void onebit_run_binary_constant(const plan_op *op, const op_call *call);
 void onebit_run_repack(const plan_op *op, const op_call *call);
 
 #endif

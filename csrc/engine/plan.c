@@ -240,7 +240,7 @@ onebit_status onebit_plan_finish(onebit_plan *plan) {
         return status;
     if (plan->output_count == 0)
         return onebit_fail(ONEBIT_ERROR_ORDER, "a plan needs at least one output before it is finished");
-    status = onebit_plan_layout(plan);
+    status = onebit_plan_arena(plan);
     if (status == ONEBIT_OK)
         plan->finished = true;
     return status;

@@ -64,75 +64,47 @@ void onebit_run_affine(const plan_op *op, const op_call *call) {
                             out + whole * wide);
 }
 
-void onebit_run_absolute(const plan_op *op, const op_call *call) {
+void onebit_run_unary(const plan_op *op, const op_call *call) {
     const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels;
-    op->elementwise->absolute((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at,
-                              (float *)call->out + at);
+    op->elementwise->unary[op->unary]((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at,
+                                      op->parameters, (float *)call->out + at);
 }
 
-void onebit_run_relu(const plan_op *op, const op_call *call) {
-    const op_share rows = onebit_rows(op, call);
-    size_t at = rows.begin * op->channels;
-    op->elementwise->relu((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at,
-                          (float *)call->out + at);
-}
-
-void onebit_run_prelu(const plan_op *op, const op_call *call) {
-    const op_share rows = onebit_rows(op, call);
-    size_t at = rows.begin * op->channels;
-    op->elementwise->prelu(rows.end - rows.begin, op->channels, (const float *)call->a[0] + at, op->constant,
-                           op->constant_count, (float *)call->out + at);
-}
-
-void onebit_run_clamp(const plan_op *op, const op_call *call) {
-    const op_share rows = onebit_rows(op, call);
-    size_t at = rows.begin * op->channels;
-    op->elementwise->hardtanh((rows.end - rows.begin) * op->channels, (const float *)call->a[0] + at, op->low,
-                              op->high, (float *)call->out + at);
-}
-
-static const onebit_arithmetic arithmetic_of[] = {
-    [ONEBIT_COMBINE_ADD] = ONEBIT_ADD,
-    [ONEBIT_COMBINE_SUB] = ONEBIT_SUB,
-    [ONEBIT_COMBINE_MUL] = ONEBIT_MUL,
-    [ONEBIT_COMBINE_DIV] = ONEBIT_DIV,
-};
-
-void onebit_run_combine(const plan_op *op, const op_call *call) {
+void onebit_run_binary(const plan_op *op, const op_call *call) {
     const op_share rows = onebit_rows(op, call);
     size_t at = rows.begin * op->channels, count = (rows.end - rows.begin) * op->channels;
     if (count == 0)
         return;
-    op->elementwise->arithmetic(
-        arithmetic_of[op->combination], count, (onebit_operand){(const float *)call->a[0] + at, count},
-        (onebit_operand){(const float *)call->a[1] + at, count}, (float *)call->out + at);
+    op->elementwise->binary[op->binary](count, (onebit_operand){(const float *)call->a[0] + at, count},
+                                        (onebit_operand){(const float *)call->a[1] + at, count},
+                                        (float *)call->out + at);
 }
 
-void onebit_run_combine_rows(const plan_op *op, const op_call *call) {
+void onebit_run_binary_rows(const plan_op *op, const op_call *call) {
     const op_share rows = onebit_rows(op, call);
     size_t b_channels = op->channels == op->out_channels ? 1 : op->out_channels;
-    op->elementwise->arithmetic_rows(arithmetic_of[op->combination], rows.end - rows.begin, op->out_channels,
-                                     (const float *)call->a[0] + rows.begin * op->channels, op->channels,
-                                     (const float *)call->a[1] + rows.begin * b_channels, b_channels,
-                                     (float *)call->out + rows.begin * op->out_channels);
+    op->elementwise->binary_rows[op->binary](
+        rows.end - rows.begin, op->out_channels, (const float *)call->a[0] + rows.begin * op->channels,
+        op->channels, (const float *)call->a[1] + rows.begin * b_channels, b_channels,
+        (float *)call->out + rows.begin * op->out_channels);
 }
 
-static void combine_constant(const plan_op *op, const float *x, size_t count, size_t period, float *out) {
+static void run_with_constant(const plan_op *op, const float *x, size_t count, size_t period, float *out) {
     const onebit_operand value = {x, count}, constant = {op->constant, period};
     if (count == 0)
         return;
-    op->elementwise->arithmetic(arithmetic_of[op->combination], count, op->constant_first ? constant : value,
-                                op->constant_first ? value : constant, out);
+    op->elementwise->binary[op->binary](count, op->constant_first ? constant : value,
+                                        op->constant_first ? value : constant, out);
 }
 
-void onebit_run_combine_constant(const plan_op *op, const op_call *call) {
+void onebit_run_binary_constant(const plan_op *op, const op_call *call) {
     size_t unit = op->by_rows ? op->channels : op->rows * op->channels;
     const op_share units = op->by_rows ? onebit_rows(op, call) : onebit_share(call->samples, 1, call);
     const size_t at = units.begin * unit, count = (units.end - units.begin) * unit;
     const size_t period = op->constant_count * op->repeats, whole = count / period * period;
     const float *x = (const float *)call->a[0] + at;
     float *out = (float *)call->out + at;
-    combine_constant(op, x, whole, period, out);
-    combine_constant(op, x + whole, count - whole, op->constant_count, out + whole);
+    run_with_constant(op, x, whole, period, out);
+    run_with_constant(op, x + whole, count - whole, op->constant_count, out + whole);
 }

@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/bits.h"
@@ -34,34 +33,14 @@ static onebit_value new_input(onebit_plan *plan, onebit_dtype dtype, uint64_t ro
     return value;
 }
 
-/* ---- threads ---- */
-
-/* CHECK counts without locks: threads note what they see, and the main thread checks it. */
-static atomic_uint shares_done[ONEBIT_MAX_THREADS], wrong_shares;
-
-static void count_share(void *context, unsigned index, unsigned count) {
-    if (index >= count || count != *(unsigned *)context)
-        atomic_fetch_add(&wrong_shares, 1);
-    else
-        atomic_fetch_add(&shares_done[index], 1);
-}
-
-static void test_pool(void) {
-    CHECK(onebit_threads_create(0) == NULL, "no threads");
-    CHECK(onebit_threads_create(ONEBIT_MAX_THREADS + 1) == NULL, "too many");
-    onebit_threads_destroy(NULL);
-    for (unsigned threads = 1; threads <= 5; ++threads) {
-        enum { RUNS = 500 };
-        memset(shares_done, 0, sizeof shares_done);
-        onebit_threads *pool = onebit_threads_create(threads);
-        CHECK(pool != NULL, "%u threads", threads);
-        for (int run = 0; pool && run < RUNS; ++run)
-            onebit_threads_run(pool, count_share, &threads);
-        for (unsigned share = 0; share < ONEBIT_MAX_THREADS; ++share)
-            CHECK_EQ(atomic_load(&shares_done[share]), share < threads ? RUNS : 0, "share %u", share);
-        onebit_threads_destroy(pool);
-    }
-    CHECK_EQ(atomic_load(&wrong_shares), 0, "each share knows its place");
+/* The caller owns the pool. */
+static onebit_engine *new_engine(onebit_plan *plan, unsigned threads, onebit_sharing sharing,
+                                 onebit_thread_pool **pool) {
+    onebit_engine *engine = NULL;
+    *pool = NULL;
+    GOOD(onebit_thread_pool_create(threads, sharing, pool));
+    GOOD(onebit_engine_create(plan, *pool, &engine));
+    return engine;
 }
 
 /* ---- misuse ---- */
@@ -84,13 +63,13 @@ static void test_null(void) {
     BAD(onebit_plan_sign(plan, x, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_plan_affine(plan, x, NULL, one, 4, &value), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_plan_affine(plan, x, one, NULL, 4, &value), ONEBIT_ERROR_ARGUMENT, "NULL");
-    BAD(onebit_plan_prelu(plan, x, NULL, 4, &value), ONEBIT_ERROR_ARGUMENT, "NULL");
-    BAD(onebit_plan_combine(plan, ONEBIT_COMBINE_ADD, x, x, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
-    BAD(onebit_plan_combine_constant(plan, ONEBIT_COMBINE_ADD, x, NULL, 1, 0, &value), ONEBIT_ERROR_ARGUMENT,
-        "NULL");
+    BAD(onebit_plan_unary(plan, ONEBIT_HARDTANH, x, NULL, 2, &value), ONEBIT_ERROR_ARGUMENT, "NULL");
+    BAD(onebit_plan_unary(plan, ONEBIT_RELU, x, NULL, 0, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
+    BAD(onebit_plan_binary(plan, ONEBIT_ADD, x, x, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
+    BAD(onebit_plan_binary_constant(plan, ONEBIT_ADD, x, NULL, 1, 0, &value), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_plan_reshape(plan, x, 2, 2, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_plan_op(plan, 0, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
-    BAD(onebit_engine_create(NULL, 1, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
+    BAD(onebit_engine_create(NULL, NULL, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_engine_clone(NULL, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_engine_memory(NULL, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
     BAD(onebit_engine_run(NULL, 1, NULL, NULL, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
@@ -118,24 +97,33 @@ static void test_types(void) {
     BAD(onebit_plan_output(plan, 5), ONEBIT_ERROR_ARGUMENT, "value 5");
     BAD(onebit_plan_to_float(plan, floats, &value), ONEBIT_ERROR_ARGUMENT, "not f32");
     BAD(onebit_plan_scale_pixels(plan, floats, &value), ONEBIT_ERROR_ARGUMENT, "u8, not f32");
-    BAD(onebit_plan_relu(plan, bits, &value), ONEBIT_ERROR_ARGUMENT, "f32, not bits");
+    BAD(onebit_plan_unary(plan, ONEBIT_RELU, bits, NULL, 0, &value), ONEBIT_ERROR_ARGUMENT, "f32, not bits");
     BAD(onebit_plan_threshold(plan, bytes, thresholds, flips, 33, &value), ONEBIT_ERROR_ARGUMENT, "not u8");
     BAD(onebit_plan_threshold(plan, ints, thresholds, flips, 32, &value), ONEBIT_ERROR_ARGUMENT,
         "32 channels");
     BAD(onebit_plan_threshold(plan, ints, thresholds, padded, 33, &value), ONEBIT_ERROR_ARGUMENT, "padding");
     BAD(onebit_plan_affine(plan, floats, constants, constants, 34, &value), ONEBIT_ERROR_ARGUMENT, "34");
-    BAD(onebit_plan_prelu(plan, floats, constants, 2, &value), ONEBIT_ERROR_ARGUMENT, "2 channels");
-    BAD(onebit_plan_clamp(plan, floats, 1, -1, &value), ONEBIT_ERROR_ARGUMENT, "low");
-    BAD(onebit_plan_clamp(plan, floats, NAN, 1, &value), ONEBIT_ERROR_ARGUMENT, "low");
-    BAD(onebit_plan_combine(plan, ONEBIT_COMBINE_ADD, floats, others, &value), ONEBIT_ERROR_ARGUMENT,
-        "shape");
-    BAD(onebit_plan_combine(plan, (onebit_combination)4, floats, floats, &value), ONEBIT_ERROR_ARGUMENT, "4");
-    BAD(onebit_plan_combine_constant(plan, ONEBIT_COMBINE_ADD, floats, constants, 0, 0, &value),
-        ONEBIT_ERROR_ARGUMENT, "divide");
-    BAD(onebit_plan_combine_constant(plan, ONEBIT_COMBINE_ADD, floats, constants, 5, 0, &value),
-        ONEBIT_ERROR_ARGUMENT, "divide");
-    BAD(onebit_plan_combine_constant(plan, ONEBIT_COMBINE_ADD, floats, constants, UINT64_MAX, 0, &value),
-        ONEBIT_ERROR_ARGUMENT, "divide");
+    BAD(onebit_plan_unary(plan, (onebit_unary)ONEBIT_UNARY_COUNT, floats, NULL, 0, &value),
+        ONEBIT_ERROR_ARGUMENT, "unary");
+    BAD(onebit_plan_unary(plan, (onebit_unary)-1, floats, NULL, 0, &value), ONEBIT_ERROR_ARGUMENT, "unary");
+    BAD(onebit_plan_unary(plan, ONEBIT_RELU, floats, constants, 1, &value), ONEBIT_ERROR_ARGUMENT, "takes 0");
+    BAD(onebit_plan_unary(plan, ONEBIT_HARDTANH, floats, constants, 1, &value), ONEBIT_ERROR_ARGUMENT,
+        "takes 2");
+    BAD(onebit_plan_unary(plan, ONEBIT_HARDTANH, floats, constants, UINT64_MAX, &value),
+        ONEBIT_ERROR_ARGUMENT, "takes 2");
+    BAD(onebit_plan_unary(plan, ONEBIT_HARDTANH, floats, (float[]){1, -1}, 2, &value), ONEBIT_ERROR_ARGUMENT,
+        "1 .. -1");
+    BAD(onebit_plan_unary(plan, ONEBIT_HARDTANH, floats, (float[]){0, NAN}, 2, &value), ONEBIT_ERROR_ARGUMENT,
+        "parameter 1 is a NaN");
+    BAD(onebit_plan_binary(plan, ONEBIT_ADD, floats, others, &value), ONEBIT_ERROR_ARGUMENT, "shape");
+    BAD(onebit_plan_binary(plan, (onebit_binary)ONEBIT_BINARY_COUNT, floats, floats, &value),
+        ONEBIT_ERROR_ARGUMENT, "binary");
+    BAD(onebit_plan_binary_constant(plan, ONEBIT_PRELU, floats, constants, 4, 0, &value),
+        ONEBIT_ERROR_ARGUMENT, "prelu: 4 constants do not divide");
+    for (uint64_t i = 0; i < 3; ++i)
+        BAD(onebit_plan_binary_constant(plan, ONEBIT_ADD, floats, constants,
+                                        (uint64_t[]){0, 5, UINT64_MAX}[i], 0, &value),
+            ONEBIT_ERROR_ARGUMENT, "divide");
     BAD(onebit_plan_reshape(plan, floats, 2, 32, &value), ONEBIT_ERROR_ARGUMENT, "reshape");
     BAD(onebit_plan_reshape(plan, floats, UINT64_MAX, UINT64_MAX, &value), ONEBIT_ERROR_ARGUMENT, "reshape");
     BAD(onebit_plan_reshape(plan, floats, 0, 0, &value), ONEBIT_ERROR_ARGUMENT, "reshape");
@@ -158,7 +146,7 @@ static void test_gemm_misuse(void) {
                               .weights = weights,
                               .weights_bytes = 24,
                               .multiplier = 1,
-                              .store = ONEBIT_STORE_I32};
+                              .epilogue = ONEBIT_EPILOGUE_I32};
 #define REFUSED(change, words)                                                                               \
     do {                                                                                                     \
         onebit_gemm gemm = good;                                                                             \
@@ -176,12 +164,12 @@ static void test_gemm_misuse(void) {
     REFUSED(gemm.weights = NULL, "NULL");
     REFUSED(gemm.weights_bytes = 23, "23 bytes");
     REFUSED(gemm.weights_bytes = UINT64_MAX, "bytes of weights");
-    REFUSED(gemm.store = 3, "store");
-    REFUSED(gemm.store = ONEBIT_STORE_F32, "NULL");
-    REFUSED(gemm.store = ONEBIT_STORE_F32; gemm.scale = floats, "NULL");
-    REFUSED(gemm.store = ONEBIT_STORE_BITS, "NULL");
-    REFUSED(gemm.store = ONEBIT_STORE_BITS; gemm.threshold = thresholds, "NULL");
-    REFUSED(gemm.family = ONEBIT_F32_BINARY_GEMM; gemm.input = real, "store");
+    REFUSED(gemm.epilogue = 3, "epilogue 3");
+    REFUSED(gemm.epilogue = ONEBIT_EPILOGUE_F32, "NULL");
+    REFUSED(gemm.epilogue = ONEBIT_EPILOGUE_F32; gemm.scale = floats, "NULL");
+    REFUSED(gemm.epilogue = ONEBIT_EPILOGUE_BITS, "NULL");
+    REFUSED(gemm.epilogue = ONEBIT_EPILOGUE_BITS; gemm.threshold = thresholds, "NULL");
+    REFUSED(gemm.family = ONEBIT_F32_BINARY_GEMM; gemm.input = real, "epilogue 0");
     REFUSED(gemm.family = ONEBIT_F32_GEMM; gemm.input = real, "24 bytes");
     REFUSED(gemm.family = ONEBIT_U8_GEMM; gemm.input = bytes; gemm.multiplier = INT32_MAX, "accumulator");
     REFUSED(gemm.family = ONEBIT_U8_GEMM; gemm.input = bytes; gemm.multiplier = INT32_MIN, "accumulator");
@@ -189,7 +177,7 @@ static void test_gemm_misuse(void) {
     weights[3] = 2;
     REFUSED((void)gemm, "padding bit");
     weights[3] = 0, weights[32] = 8;
-    REFUSED(gemm.store = ONEBIT_STORE_BITS; gemm.threshold = thresholds;
+    REFUSED(gemm.epilogue = ONEBIT_EPILOGUE_BITS; gemm.threshold = thresholds;
             gemm.flip = weights + 32, "padding bit");
 #undef REFUSED
     CHECK_EQ(onebit_plan_ops(plan), 0, "a failed call adds no op");
@@ -199,22 +187,24 @@ static void test_gemm_misuse(void) {
 
 static void test_order(void) {
     onebit_value value;
+    onebit_thread_pool *pool = NULL;
     onebit_engine *engine = NULL;
     onebit_plan *plan = new_plan();
     onebit_value x = new_input(plan, ONEBIT_F32, 1, 4);
+    GOOD(onebit_thread_pool_create(1, ONEBIT_SHARE_LARGE, &pool));
     BAD(onebit_plan_finish(plan), ONEBIT_ERROR_ORDER, "output");
     GOOD(onebit_plan_output(plan, x));
-    BAD(onebit_engine_create(plan, 1, &engine), ONEBIT_ERROR_ORDER, "not finished");
+    BAD(onebit_engine_create(plan, pool, &engine), ONEBIT_ERROR_ORDER, "not finished");
     GOOD(onebit_plan_finish(plan));
     BAD(onebit_plan_finish(plan), ONEBIT_ERROR_ORDER, "finished");
-    BAD(onebit_plan_relu(plan, x, &value), ONEBIT_ERROR_ORDER, "finished");
+    BAD(onebit_plan_unary(plan, ONEBIT_RELU, x, NULL, 0, &value), ONEBIT_ERROR_ORDER, "finished");
     BAD(onebit_plan_input(plan, ONEBIT_F32, 1, 4, &value), ONEBIT_ERROR_ORDER, "finished");
     BAD(onebit_plan_output(plan, x), ONEBIT_ERROR_ORDER, "finished");
-    BAD(onebit_engine_create(plan, 0, &engine), ONEBIT_ERROR_ARGUMENT, "threads is 0");
-    BAD(onebit_engine_create(plan, 257, &engine), ONEBIT_ERROR_ARGUMENT, "threads is 257");
+    BAD(onebit_engine_create(plan, NULL, &engine), ONEBIT_ERROR_ARGUMENT, "pool");
     CHECK(engine == NULL, "no engine");
-    GOOD(onebit_engine_create(plan, 1, &engine));
+    GOOD(onebit_engine_create(plan, pool, &engine));
     onebit_plan_release(plan);
+    onebit_thread_pool_release(pool);
     float in[4] = {1, -2, 3, -4}, out[4];
     const void *inputs[] = {in}, *missing[] = {NULL};
     void *outputs[] = {out}, *nowhere[] = {NULL};
@@ -245,6 +235,8 @@ static void test_isa(void) {
     }
 }
 
+#include "engine/test_threads.h"
+
 /* ---- limits ---- */
 
 static void test_limits(void) {
@@ -266,16 +258,18 @@ static void test_limits(void) {
         onebit_value a, b;
         GOOD(onebit_plan_create(NULL, enough ? 8192 : 8191, &plan));
         x = new_input(plan, ONEBIT_F32, 1, 1024);
-        GOOD(onebit_plan_relu(plan, x, &a));
-        GOOD(onebit_plan_clamp(plan, x, -1, 1, &b));
-        GOOD(onebit_plan_combine(plan, ONEBIT_COMBINE_ADD, a, b, &value));
+        GOOD(onebit_plan_unary(plan, ONEBIT_RELU, x, NULL, 0, &a));
+        GOOD(onebit_plan_unary(plan, ONEBIT_HARDTANH, x, (float[]){-1, 1}, 2, &b));
+        GOOD(onebit_plan_binary(plan, ONEBIT_ADD, a, b, &value));
         GOOD(onebit_plan_output(plan, value));
         if (!enough) {
             BAD(onebit_plan_finish(plan), ONEBIT_ERROR_LIMIT, "8191");
         } else {
             onebit_memory memory = {0};
             GOOD(onebit_plan_finish(plan));
-            GOOD(onebit_engine_create(plan, 3, &engine));
+            onebit_thread_pool *pool;
+            engine = new_engine(plan, 3, ONEBIT_SHARE_LARGE, &pool);
+            onebit_thread_pool_release(pool);
             GOOD(onebit_engine_memory(engine, &memory));
             CHECK_EQ(memory.arena, 8192, "two buffers");
             CHECK_EQ(memory.chunk, 1, "no room for more samples");
@@ -293,11 +287,13 @@ static void test_in_place(void) {
     onebit_value value = new_input(plan, ONEBIT_I32, 1, 1000);
     GOOD(onebit_plan_to_float(plan, value, &value));
     for (int i = 0; i < 20; ++i)
-        GOOD(onebit_plan_relu(plan, value, &value));
+        GOOD(onebit_plan_unary(plan, ONEBIT_RELU, value, NULL, 0, &value));
     GOOD(onebit_plan_sign(plan, value, &value));
     GOOD(onebit_plan_output(plan, value));
     GOOD(onebit_plan_finish(plan));
-    GOOD(onebit_engine_create(plan, 1, &engine));
+    onebit_thread_pool *pool;
+    engine = new_engine(plan, 1, ONEBIT_SHARE_LARGE, &pool);
+    onebit_thread_pool_release(pool);
     GOOD(onebit_engine_memory(engine, &memory));
     CHECK(memory.arena <= memory.chunk * (4000 + 128) + 128, "arena %llu of %llu samples",
           (unsigned long long)memory.arena, (unsigned long long)memory.chunk);
@@ -361,7 +357,7 @@ static onebit_plan *plan_network(const network *net, const char *isa) {
                          .k = K,
                          .weights = net->w1,
                          .weights_bytes = sizeof net->w1,
-                         .store = ONEBIT_STORE_BITS,
+                         .epilogue = ONEBIT_EPILOGUE_BITS,
                          .threshold = net->threshold,
                          .flip = net->flip};
     GOOD(onebit_plan_gemm(plan, &first, &hidden));
@@ -372,7 +368,7 @@ static onebit_plan *plan_network(const network *net, const char *isa) {
                         .k = M,
                         .weights = net->w2,
                         .weights_bytes = sizeof net->w2,
-                        .store = ONEBIT_STORE_F32,
+                        .epilogue = ONEBIT_EPILOGUE_F32,
                         .scale = net->scale,
                         .bias = net->bias};
     GOOD(onebit_plan_gemm(plan, &last, &y));
@@ -424,7 +420,8 @@ static void test_network(test_random *random) {
             CHECK(strstr(info.variant, name) != NULL, "%s runs %s", name, info.variant);
             CHECK_EQ(info.macs, ROWS * K * N, "products");
             BAD(onebit_plan_op(plan, onebit_plan_ops(plan), &info), ONEBIT_ERROR_ARGUMENT, "op 3");
-            GOOD(onebit_engine_create(plan, threads, &job.engine));
+            onebit_thread_pool *pool;
+            job.engine = new_engine(plan, threads, (onebit_sharing)(threads % 2), &pool);
             onebit_plan_release(plan);
             GOOD(onebit_engine_clone(job.engine, &copy.engine));
             pthread_t other;
@@ -432,7 +429,10 @@ static void test_network(test_random *random) {
             run_batches(&job);
             pthread_join(other, NULL);
             CHECK(!job.wrong && !copy.wrong, "%s, %u threads", name, threads);
+            if (threads == 3)
+                check_all_worked(pool, threads);
             onebit_engine_destroy(job.engine);
+            onebit_thread_pool_release(pool);
             net->x[1][1][64] = 0;
             run_batches(&copy);
             CHECK(copy.wrong && strstr(onebit_last_error(), "+1 or -1"), "a bit that is 0 is refused");
@@ -481,7 +481,7 @@ static void test_direct(test_random *random) {
 
 int main(void) {
     test_random random = test_seed(20260729);
-    test_pool();
+    test_threads(&random);
     test_null();
     test_types();
     test_gemm_misuse();

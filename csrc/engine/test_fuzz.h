@@ -19,7 +19,7 @@ static onebit_status fuzz_gemm(test_random *random, onebit_plan *plan, onebit_va
                         .weights = zeros,
                         .multiplier = (int32_t)test_u64(random) >> (test_below(random, 2) * 24),
                         .offset = (int32_t)test_below(random, 9) - 4,
-                        .store = (int32_t)test_below(random, 4),
+                        .epilogue = (int32_t)test_below(random, 4),
                         .scale = zeros,
                         .bias = zeros,
                         .threshold = zeros,
@@ -49,7 +49,7 @@ static onebit_status fuzz_conv(test_random *random, onebit_plan *plan, onebit_va
                         .weights = zeros,
                         .padding_value = test_below(random, 4) ? 0 : (int32_t)test_below(random, 5) - 2,
                         .multiplier = 1,
-                        .store = (int32_t)test_below(random, 4),
+                        .epilogue = (int32_t)test_below(random, 4),
                         .scale = zeros,
                         .bias = zeros,
                         .threshold = zeros,
@@ -67,19 +67,34 @@ static onebit_status fuzz_image_call(test_random *random, onebit_plan *plan, one
     const uint64_t sizes[] = {fuzz_size(random), fuzz_size(random), fuzz_size(random)};
     const uint64_t axes[] = {test_below(random, 3), test_below(random, 3), test_below(random, 3)};
     const onebit_pooling kind = (onebit_pooling)test_below(random, 4);
-    switch (test_below(random, 7)) {
+    switch (test_below(random, 6)) {
     case 0:
         return onebit_plan_pool(plan, kind, x, &window, test_below(random, 4) ? NULL : zeros, value);
     case 1:
         return onebit_plan_channel_mean(plan, x, value);
     case 2:
-        return onebit_plan_abs(plan, x, value);
-    case 3:
         return onebit_plan_concat(plan, parts, test_below(random, 4), value);
-    case 4:
+    case 3:
         return onebit_plan_permute(plan, x, 1 + test_below(random, 3), sizes, axes, value);
     default:
         return fuzz_conv(random, plan, x, zeros, value);
+    }
+}
+
+/* Every op of the two lists, and numbers beyond them. */
+static onebit_status fuzz_elementwise(test_random *random, onebit_plan *plan, onebit_value x,
+                                      const void *zeros, onebit_value *value) {
+    const float parameters[] = {test_float(random), 0.5f, NAN};
+    const onebit_unary unary = (onebit_unary)test_below(random, ONEBIT_UNARY_COUNT + 1);
+    const onebit_binary binary = (onebit_binary)test_below(random, ONEBIT_BINARY_COUNT + 1);
+    switch (test_below(random, 4)) {
+    case 0:
+        return onebit_plan_binary(plan, binary, x, (onebit_value)test_below(random, 8), value);
+    case 1:
+        return onebit_plan_binary_constant(plan, binary, x, zeros, fuzz_size(random),
+                                           (int32_t)test_below(random, 2), value);
+    default:
+        return onebit_plan_unary(plan, unary, x, parameters, test_below(random, 4), value);
     }
 }
 
@@ -87,7 +102,6 @@ static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_va
                                onebit_value *value) {
     onebit_value x = (onebit_value)test_below(random, (uint64_t)known + 2);
     uint64_t size = fuzz_size(random), other = fuzz_size(random);
-    int kind = (int)test_below(random, 5);
     switch (test_below(random, 25)) {
     case 0:
         return onebit_plan_sign(plan, x, value);
@@ -100,18 +114,13 @@ static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_va
     case 4:
         return onebit_plan_affine(plan, x, zeros, zeros, size, value);
     case 5:
-        return onebit_plan_relu(plan, x, value);
-    case 6:
-        return onebit_plan_prelu(plan, x, zeros, size, value);
-    case 7:
-        return onebit_plan_clamp(plan, x, test_float(random), 0.5f, value);
-    case 8:
-        return onebit_plan_combine(plan, (onebit_combination)kind, x, (onebit_value)test_below(random, 8),
-                                   value);
-    case 9:
-        return onebit_plan_combine_constant(plan, (onebit_combination)kind, x, zeros, size, kind & 1, value);
-    case 10:
         return onebit_plan_reshape(plan, x, size, other, value);
+    case 6:
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+        return fuzz_elementwise(random, plan, x, zeros, value);
     case 11:
     case 12:
     case 13:
@@ -123,7 +132,7 @@ static onebit_status fuzz_call(test_random *random, onebit_plan *plan, onebit_va
 }
 
 /* Outputs of the first run and of one with more threads must be the same bytes. */
-static void fuzz_run(onebit_plan *plan, size_t outputs, const void *ones, uint8_t *results[2]) {
+static void fuzz_run(onebit_plan *plan, size_t outputs, const void *ones, uint8_t *results[2], int *helped) {
     const size_t port = (size_t)FUZZ_BATCH * FUZZ_MEMORY * 8;
     const void *inputs[FUZZ_PORTS] = {ones, ones, ones, ones};
     for (int run = 0; run < 2; ++run) {
@@ -131,13 +140,19 @@ static void fuzz_run(onebit_plan *plan, size_t outputs, const void *ones, uint8_
         onebit_engine *engine = NULL;
         for (size_t i = 0; i < outputs; ++i)
             memset(places[i] = results[run] + i * port, 0x5A, 4096);
-        onebit_status status = onebit_engine_create(plan, run ? 3 : 1, &engine);
+        onebit_thread_pool *pool = NULL;
+        GOOD(onebit_thread_pool_create(run ? 3 : 1, ONEBIT_SHARE_ALWAYS, &pool));
+        onebit_status status = onebit_engine_create(plan, pool, &engine);
         if (status == ONEBIT_OK)
             CHECK(onebit_engine_run(engine, FUZZ_BATCH, inputs, places, NULL) == ONEBIT_OK, "%s",
                   onebit_last_error());
         else
             CHECK(run && status == ONEBIT_ERROR_LIMIT, "%s", onebit_last_error());
+        uint64_t shares[3] = {0};
+        GOOD(onebit_thread_pool_shares(pool, shares));
+        *helped += shares[1] + shares[2] > 0;
         onebit_engine_destroy(engine);
+        onebit_thread_pool_release(pool);
         if (status != ONEBIT_OK)
             return;
     }
@@ -152,7 +167,7 @@ static void test_fuzz(test_random *random) {
     if (!zeros || !ones || !results[0] || !results[1])
         abort();
     memset(ones, 1, port);
-    int finished = 0, refused = 0, accepted = 0;
+    int finished = 0, refused = 0, accepted = 0, helped = 0;
     for (int round = 0; round < FUZZ_PLANS; ++round) {
         onebit_plan *plan = NULL;
         onebit_isas isas = onebit_isas_here(); /* one of them, the worst if the draw passes over the others */
@@ -176,12 +191,13 @@ static void test_fuzz(test_random *random) {
             outputs += onebit_plan_output(plan, known - (onebit_value)test_below(random, 4)) == ONEBIT_OK;
         if (onebit_plan_finish(plan) == ONEBIT_OK) {
             ++finished;
-            fuzz_run(plan, outputs, ones, results);
+            fuzz_run(plan, outputs, ones, results, &helped);
         }
         onebit_plan_release(plan);
     }
     printf("random plans: %d finished of %d, %d calls accepted, %d refused\n", finished, FUZZ_PLANS, accepted,
            refused);
+    CHECK(helped > FUZZ_PLANS / 4, "other threads had work in %d plans only", helped);
     CHECK(finished > FUZZ_PLANS / 4 && accepted > FUZZ_PLANS && refused > FUZZ_PLANS, "the calls are no mix");
     free(zeros), free(ones), free(results[0]), free(results[1]);
 }

@@ -1,4 +1,4 @@
-/* Convolutions, pools and moves in the engine: misuse of the builder, geometry that overflows, and one
+/* Convolutions, pools and layout ops in the engine: misuse of the builder, geometry that overflows, and one
  * network against plain loops. Included by test.c. */
 #ifndef ONEBIT_ENGINE_TEST_IMAGES_H
 #define ONEBIT_ENGINE_TEST_IMAGES_H
@@ -64,7 +64,7 @@ static void test_conv_misuse(void) {
                               .weights = weights,
                               .weights_bytes = 3 * 6 * 4,
                               .multiplier = 1,
-                              .store = ONEBIT_STORE_I32};
+                              .epilogue = ONEBIT_EPILOGUE_I32};
 #define REFUSED(change, words)                                                                               \
     do {                                                                                                     \
         onebit_conv conv = good;                                                                             \
@@ -90,11 +90,12 @@ static void test_conv_misuse(void) {
     REFUSED(conv.family = ONEBIT_U8_CONV; conv.input = bytes; conv.multiplier = INT32_MIN, "accumulator");
     REFUSED(conv.family = ONEBIT_U8_CONV; conv.input = bytes; conv.offset = INT32_MAX / 24, "accumulator");
     REFUSED(conv.family = ONEBIT_F32_CONV; conv.input = real, "72 bytes");
-    REFUSED(conv.family = ONEBIT_F32_BINARY_CONV; conv.input = real, "store");
-    REFUSED(conv.store = 3, "store");
-    REFUSED(conv.store = ONEBIT_STORE_F32; conv.scale = floats, "NULL");
-    REFUSED(conv.store = ONEBIT_STORE_BITS; conv.threshold = thresholds, "NULL");
-    REFUSED(conv.store = ONEBIT_STORE_BITS; conv.threshold = thresholds; conv.flip = padded, "padding bit");
+    REFUSED(conv.family = ONEBIT_F32_BINARY_CONV; conv.input = real, "epilogue 0");
+    REFUSED(conv.epilogue = 3, "epilogue 3");
+    REFUSED(conv.epilogue = ONEBIT_EPILOGUE_F32; conv.scale = floats, "NULL");
+    REFUSED(conv.epilogue = ONEBIT_EPILOGUE_BITS; conv.threshold = thresholds, "NULL");
+    REFUSED(conv.epilogue = ONEBIT_EPILOGUE_BITS; conv.threshold = thresholds;
+            conv.flip = padded, "padding bit");
     weights[17] = 16;
     REFUSED((void)conv, "row 17 has a padding bit");
 #undef REFUSED
@@ -170,7 +171,7 @@ static void test_image_limits(void) {
     onebit_plan_release(plan);
 }
 
-static void test_moves_misuse(void) {
+static void test_layout_misuse(void) {
     onebit_value value;
     onebit_plan *plan = new_plan();
     onebit_value a = new_input(plan, ONEBIT_F32, 6, 4), b = new_input(plan, ONEBIT_F32, 6, 1);
@@ -195,13 +196,13 @@ static void test_moves_misuse(void) {
     BAD(onebit_plan_permute(plan, a, 3, sizes, twice, &value), ONEBIT_ERROR_ARGUMENT, "once");
     BAD(onebit_plan_permute(plan, a, 3, sizes, beyond, &value), ONEBIT_ERROR_ARGUMENT, "once");
     BAD(onebit_plan_permute(plan, bits, 2, flat, order, &value), ONEBIT_ERROR_ARGUMENT, "bits");
-    BAD(onebit_plan_combine(plan, ONEBIT_COMBINE_MUL, b, c, &value), ONEBIT_ERROR_ARGUMENT, "single channel");
-    BAD(onebit_plan_abs(plan, bits, &value), ONEBIT_ERROR_ARGUMENT, "f32, not bits");
+    BAD(onebit_plan_binary(plan, ONEBIT_MUL, b, c, &value), ONEBIT_ERROR_ARGUMENT, "single channel");
+    BAD(onebit_plan_unary(plan, ONEBIT_ABS, bits, NULL, 0, &value), ONEBIT_ERROR_ARGUMENT, "f32, not bits");
     BAD(onebit_plan_channel_mean(plan, bits, &value), ONEBIT_ERROR_ARGUMENT, "f32, not bits");
     CHECK_EQ(onebit_plan_ops(plan), 0, "a failed call adds no op");
     GOOD(onebit_plan_permute(plan, a, 3, sizes, order, &value));
     CHECK_EQ(onebit_plan_ops(plan), 0, "axes in their order are another name");
-    GOOD(onebit_plan_combine(plan, ONEBIT_COMBINE_MUL, b, a, &value));
+    GOOD(onebit_plan_binary(plan, ONEBIT_MUL, b, a, &value));
     GOOD(onebit_plan_concat(plan, parts, 8, &value));
     GOOD(onebit_plan_permute(plan, bits, 3, sizes, axes, &value));
     onebit_plan_release(plan);
@@ -261,7 +262,7 @@ static onebit_plan *plan_image_network(const image_network *net, const char *isa
                               .weights = net->w,
                               .weights_bytes = sizeof net->w,
                               .padding_value = -1,
-                              .store = ONEBIT_STORE_BITS,
+                              .epilogue = ONEBIT_EPILOGUE_BITS,
                               .threshold = net->threshold,
                               .flip = no_flip};
     const onebit_window halves = {SIDE, SIDE, 2, 2, 2, 2, 1, 1, 0, 1, 0, 1};
@@ -281,11 +282,11 @@ static void test_image_network(test_random *random) {
     for (onebit_isas left = onebit_isas_here(); left; left &= left - 1)
         for (unsigned threads = 1; threads <= 5; ++threads) {
             onebit_plan *plan = plan_image_network(net, onebit_isa_name(onebit_isa_best(left)));
-            onebit_engine *engine = NULL;
+            onebit_thread_pool *pool;
             onebit_op_info info;
             GOOD(onebit_plan_op(plan, 0, &info));
             CHECK_EQ(info.macs, SIDE * SIDE * 9 * IN * OUT, "products");
-            GOOD(onebit_engine_create(plan, threads, &engine));
+            onebit_engine *engine = new_engine(plan, threads, ONEBIT_SHARE_ALWAYS, &pool);
             onebit_plan_release(plan);
             memset(y, 0, sizeof net->y);
             const void *inputs[] = {net->x};
@@ -293,7 +294,9 @@ static void test_image_network(test_random *random) {
             GOOD(onebit_engine_run(engine, IMAGES, inputs, outputs, NULL));
             CHECK(memcmp(y, net->y, sizeof net->y) == 0, "%s, %u threads", info.variant, threads);
             CHECK(test_guards(y), "%s, %u threads: wrote outside", info.variant, threads);
+            check_all_worked(pool, threads);
             onebit_engine_destroy(engine);
+            onebit_thread_pool_release(pool);
         }
     test_free(y);
     free(net);
@@ -303,7 +306,7 @@ static void test_images(test_random *random) {
     test_conv_misuse();
     test_pool_misuse();
     test_image_limits();
-    test_moves_misuse();
+    test_layout_misuse();
     test_image_network(random);
 }
 

@@ -19,9 +19,6 @@ static void test_packed_misuse(void) {
     GOOD(onebit_plan_packed_output(plan, reshaped));
     GOOD(onebit_plan_finish(plan));
     BAD(onebit_plan_packed_output(plan, value), ONEBIT_ERROR_ORDER, "finished");
-    BAD(onebit_engine_create_beside(plan, NULL, NULL), ONEBIT_ERROR_ARGUMENT, "NULL");
-    onebit_engine *engine = NULL;
-    BAD(onebit_engine_create_beside(plan, NULL, &engine), ONEBIT_ERROR_ARGUMENT, "threads to use");
     onebit_plan_release(plan);
 }
 
@@ -67,15 +64,15 @@ static void test_packed_networks(test_random *random) {
     packed_case *c = calloc(1, sizeof *c);
     for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
         onebit_plan *plan = transposing_plan(onebit_isa_name(onebit_isa_best(left)));
-        onebit_engine *first = NULL, *beside = NULL, *clone = NULL;
+        onebit_thread_pool *pool;
+        onebit_engine *first = new_engine(plan, 3, ONEBIT_SHARE_ALWAYS, &pool), *second = NULL, *clone = NULL;
         onebit_memory memory = {0};
-        GOOD(onebit_engine_create(plan, 3, &first));
-        GOOD(onebit_engine_create_beside(plan, first, &beside));
-        GOOD(onebit_engine_clone(beside, &clone));
+        GOOD(onebit_engine_create(plan, pool, &second));
+        GOOD(onebit_engine_clone(second, &clone));
         onebit_plan_release(plan);
         const void *inputs[] = {c->in};
         void *outputs[] = {c->same, c->turned[0], c->turned[1], c->signs};
-        onebit_engine *const engines[] = {first, beside, clone};
+        onebit_engine *const engines[] = {first, second, clone};
         for (int i = 0; i < 3; ++i) {
             memset(c, 0, sizeof *c);
             test_fill_bits(random, &c->in[0][0][0], SAMPLES * ROWS_IN, WIDE);
@@ -83,11 +80,13 @@ static void test_packed_networks(test_random *random) {
             check_packed(c);
             GOOD(onebit_engine_memory(engines[i], &memory));
             CHECK(memory.arena == 0, "an arena of %llu bytes", (unsigned long long)memory.arena);
-            onebit_engine_destroy(i == 1 ? NULL : engines[i]); /* the threads outlive their first engine */
+            onebit_engine_destroy(i == 1 ? NULL : engines[i]); /* the pool outlives its first engine */
         }
+        check_all_worked(pool, 3);
+        onebit_thread_pool_release(pool);
         c->in[SAMPLES - 1][1][2] |= 2;
-        BAD(onebit_engine_run(beside, SAMPLES, inputs, outputs, NULL), ONEBIT_ERROR_ARGUMENT, "padding");
-        onebit_engine_destroy(beside);
+        BAD(onebit_engine_run(second, SAMPLES, inputs, outputs, NULL), ONEBIT_ERROR_ARGUMENT, "padding");
+        onebit_engine_destroy(second);
     }
     free(c);
 }

@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "onebit_ops.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -30,10 +32,10 @@ extern "C" {
 #endif
 
 /* Raised when a function here changes its meaning or its arguments. */
-#define ONEBIT_ABI 3
+#define ONEBIT_ABI 4
 
-#define ONEBIT_MAX_PARTS 8
-#define ONEBIT_MAX_AXES  8
+#define ONEBIT_MAX_PARTS   8
+#define ONEBIT_MAX_THREADS 256
 
 typedef enum {
     ONEBIT_OK = 0,
@@ -48,6 +50,7 @@ typedef enum {
 typedef enum { ONEBIT_BITS = 0, ONEBIT_U8 = 1, ONEBIT_I32 = 2, ONEBIT_F32 = 3, ONEBIT_I8 = 4 } onebit_dtype;
 
 typedef struct onebit_plan onebit_plan;
+typedef struct onebit_thread_pool onebit_thread_pool;
 typedef struct onebit_engine onebit_engine;
 typedef int32_t onebit_value; /* a value of the plan that made it */
 
@@ -98,12 +101,6 @@ typedef enum {
     ONEBIT_F32_GEMM = 3         /* f32 x f32 weights: f32 */
 } onebit_gemm_family;
 
-typedef enum {
-    ONEBIT_STORE_I32 = 0, /* the sum; integer families only */
-    ONEBIT_STORE_F32 = 1, /* fma((float)sum, scale[n], bias[n]) */
-    ONEBIT_STORE_BITS = 2 /* (sum >= threshold[n]) xor flip bit n; integer families only */
-} onebit_store;
-
 typedef struct {
     int32_t family; /* onebit_gemm_family */
     onebit_value input;
@@ -111,7 +108,7 @@ typedef struct {
     const void *weights;        /* [n] rows of ceil(k / 32) words, or of k floats */
     uint64_t weights_bytes;     /* must be the size of just that */
     int32_t multiplier, offset; /* U8_GEMM only */
-    int32_t store;              /* onebit_store */
+    int32_t epilogue;           /* onebit_epilogue_kind */
     const float *scale;         /* [n] */
     const float *bias;          /* [n]; -0.0f adds nothing */
     const int32_t *threshold;   /* [n] */
@@ -149,7 +146,7 @@ typedef struct {
     uint64_t weights_bytes; /* must be the size of just that */
     int32_t padding_value;  /* BINARY_CONV: what a tap outside the image reads, 0 (adds nothing), 1 or -1 */
     int32_t multiplier, offset; /* U8_CONV only */
-    int32_t store;              /* onebit_store, and what it needs, as in onebit_gemm */
+    int32_t epilogue;           /* onebit_epilogue_kind, and what it needs, as in onebit_gemm */
     const float *scale;
     const float *bias;
     const int32_t *threshold;
@@ -194,32 +191,19 @@ ONEBIT_API onebit_status onebit_plan_scale_pixels(onebit_plan *plan, onebit_valu
 /* fma(x, scale[c], shift[c]), one rounding. */
 ONEBIT_API onebit_status onebit_plan_affine(onebit_plan *plan, onebit_value x, const float *scale,
                                             const float *shift, uint64_t channels, onebit_value *value);
-/* |x|. */
-ONEBIT_API onebit_status onebit_plan_abs(onebit_plan *plan, onebit_value x, onebit_value *value);
-ONEBIT_API onebit_status onebit_plan_relu(onebit_plan *plan, onebit_value x, onebit_value *value);
-/* x >= 0 ? x : slope * x; one slope, or one a channel. */
-ONEBIT_API onebit_status onebit_plan_prelu(onebit_plan *plan, onebit_value x, const float *slope,
-                                           uint64_t slopes, onebit_value *value);
-/* x clamped to low .. high; low <= high. */
-ONEBIT_API onebit_status onebit_plan_clamp(onebit_plan *plan, onebit_value x, float low, float high,
-                                           onebit_value *value);
-
-typedef enum {
-    ONEBIT_COMBINE_ADD = 0,
-    ONEBIT_COMBINE_SUB = 1,
-    ONEBIT_COMBINE_MUL = 2,
-    ONEBIT_COMBINE_DIV = 3
-} onebit_combination;
-
-/* f32, element by element; two values of one shape, or of as many rows where one has a single channel, which
- * then meets each channel of the other. */
-ONEBIT_API onebit_status onebit_plan_combine(onebit_plan *plan, onebit_combination op, onebit_value a,
-                                             onebit_value b, onebit_value *value);
+/* f32, one of ONEBIT_UNARY_OPS: `count` must be the number of its parameters, none a NaN. HARDTANH: p <= q;
+ * an infinity does not bound. */
+ONEBIT_API onebit_status onebit_plan_unary(onebit_plan *plan, onebit_unary op, onebit_value x,
+                                           const float *parameters, uint64_t count, onebit_value *value);
+/* f32, one of ONEBIT_BINARY_OPS, element by element; two values of one shape, or of as many rows where one
+ * has a single channel, which then meets each channel of the other. */
+ONEBIT_API onebit_status onebit_plan_binary(onebit_plan *plan, onebit_binary op, onebit_value a,
+                                            onebit_value b, onebit_value *value);
 /* The same with a constant, on the right (x - c) or, where constant_first is not 0, on the left (c - x).
  * Element i of a sample meets constant[i % count]; count divides rows * channels. */
-ONEBIT_API onebit_status onebit_plan_combine_constant(onebit_plan *plan, onebit_combination op,
-                                                      onebit_value x, const float *constant, uint64_t count,
-                                                      int32_t constant_first, onebit_value *value);
+ONEBIT_API onebit_status onebit_plan_binary_constant(onebit_plan *plan, onebit_binary op, onebit_value x,
+                                                     const float *constant, uint64_t count,
+                                                     int32_t constant_first, onebit_value *value);
 /* The same elements, in row-major order, in another shape. */
 ONEBIT_API onebit_status onebit_plan_reshape(onebit_plan *plan, onebit_value x, uint64_t rows,
                                              uint64_t channels, onebit_value *value);
@@ -233,16 +217,34 @@ typedef struct {
 ONEBIT_API uint64_t onebit_plan_ops(const onebit_plan *plan);
 ONEBIT_API onebit_status onebit_plan_op(const onebit_plan *plan, uint64_t index, onebit_op_info *info);
 
+/* ---- thread pools --------------------------------------------------------------------------------- */
+
+typedef enum {
+    /* Small ops stay on the calling thread; of others whoever is free does the next share. */
+    ONEBIT_SHARE_LARGE = 0,
+    /* Every op, however small, and thread i does share i: slow, for tests that must see all threads at work.
+     */
+    ONEBIT_SHARE_ALWAYS = 1
+} onebit_sharing;
+
+/* threads: 1 .. ONEBIT_MAX_THREADS, the caller's included. The caller owns one reference. */
+ONEBIT_API onebit_status onebit_thread_pool_create(uint32_t threads, onebit_sharing sharing,
+                                                   onebit_thread_pool **pool);
+/* Gives back one reference; NULL is allowed. Engines hold their own. */
+ONEBIT_API void onebit_thread_pool_release(onebit_thread_pool *pool);
+/* shares: [threads], for each thread how many shares of ops it has done, its caller's first. An op that is
+ * not shared out does not count, nor does a share in which there was nothing to do. */
+ONEBIT_API onebit_status onebit_thread_pool_shares(const onebit_thread_pool *pool, uint64_t *shares);
+
 /* ---- engines -------------------------------------------------------------------------------------- */
 
-/* threads: 1 .. 256, the caller's included. */
-ONEBIT_API onebit_status onebit_engine_create(onebit_plan *plan, uint32_t threads, onebit_engine **engine);
-/* Another engine of the same plan and as many threads, for use at the same time as the first. */
+/* An engine of a finished plan that runs on the pool's threads. Several may share a pool: they wait for each
+ * other. A run computes in the default floating-point environment and gives the caller's back. */
+ONEBIT_API onebit_status onebit_engine_create(onebit_plan *plan, onebit_thread_pool *pool,
+                                              onebit_engine **engine);
+/* Another engine of the same plan, with a pool of its own that is like the first's: for use at the same time.
+ */
 ONEBIT_API onebit_status onebit_engine_clone(const onebit_engine *engine, onebit_engine **clone);
-/* An engine of any finished plan that has no threads of its own but uses `neighbour`'s: for many small plans
- * that run one after another. The two wait for each other, and either may be destroyed first. */
-ONEBIT_API onebit_status onebit_engine_create_beside(onebit_plan *plan, const onebit_engine *neighbour,
-                                                     onebit_engine **engine);
 /* NULL is allowed. No run may be in progress. */
 ONEBIT_API void onebit_engine_destroy(onebit_engine *engine);
 

@@ -12,11 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum {
-    ONEBIT_EPILOGUE_I32 = 0,
-    ONEBIT_EPILOGUE_F32 = 1,
-    ONEBIT_EPILOGUE_BITS = 2
-} onebit_epilogue_kind;
+#include "onebit_ops.h"
 
 typedef struct {
     onebit_epilogue_kind kind;

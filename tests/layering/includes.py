@@ -88,11 +88,17 @@ def c_violations(path: Path, csrc: Path) -> list[str]:
     return found
 
 
+# The public header, which only the engine implements, and what it shares with kernels and CUDA.
+_PUBLIC, _SHARED = "onebit.h", "onebit_ops.h"
+
+
 def _judge(area: str, relative: Path, *, quoted: bool, name: str) -> str | None:
     if not quoted:
         return _judge_system(area, relative, name)
     if ".." in Path(name).parts:
         return f'includes "{name}": write the path from csrc instead of ".."'
+    if name == (f"include/{_SHARED}" if area == "cuda" else _SHARED) and area != "base":
+        return None
     own_folder = "/" not in name
     target = name.split("/")[0]
     if area == "base" and not (own_folder or target == "base"):
@@ -107,14 +113,13 @@ def _judge(area: str, relative: Path, *, quoted: bool, name: str) -> str | None:
         family = "/".join(name.split("/")[:2])
         shared = target == "kernels" and name.count("/") == 1
         own = family == "/".join(relative.parts[:2])
-        public = name == "onebit.h"
-        if public or not (own_folder or target == "base" or shared or own):
+        if name == _PUBLIC or not (own_folder or target == "base" or shared or own):
             return f'a kernel family may include base, kernels/*.h and its own files, not "{name}"'
     if area == "engine":
         kernel_header = target == "kernels" and name.endswith(".h")
         if not (own_folder or target in ("base", "engine") or kernel_header):
             return f'csrc/engine may include base, engine and kernel headers, not "{name}"'
-    if area == "include" and name != "onebit.h":
+    if area == "include" and name != _PUBLIC:
         return f'the public header may not include "{name}"'
     if area == "cuda" and not (own_folder or target == "cuda"):
         return f'csrc/cuda may include only its own headers, not "{name}"'

@@ -52,6 +52,7 @@ def test_every_c_file_keeps_to_the_table() -> None:
         ("engine/a.c", '#include "kernels/x/generic.c"', "kernel headers"),
         ("engine/a.c", "#include <Python.h>", "csrc/engine may not include <Python.h>"),
         ("include/onebit.h", '#include "base/isa.h"', "the public header may not include"),
+        ("cuda/x/x.cu", '#include "include/onebit.h"', "only its own headers"),
         ("cuda/x/x.cu", '#include "base/bits.h"', "only its own headers"),
         ("cuda/x/x.cu", "#include <torch/extension.h>", "csrc/cuda may not include"),
         ("attic/a.c", "", "'attic' is no folder"),
@@ -84,7 +85,9 @@ def test_a_forbidden_include_is_caught(tmp_path: Path, where: str, code: str, me
             "engine/a.c",
             '#include <stdlib.h>\n#include "kernels/x/x.h"\n#include "onebit.h"\n#include "engine/plan.h"',
         ),
-        ("include/onebit.h", "#include <stdint.h>"),
+        ("include/onebit.h", '#include <stdint.h>\n#include "onebit_ops.h"'),
+        ("kernels/x/x.h", '#include "onebit_ops.h"'),
+        ("cuda/x/x.cu", '#include "include/onebit_ops.h"'),
         ("cuda/x/x.cu", '#include "x.cuh"\n#include "cuda/common.cuh"'),
     ],
 )

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from onebit.program import Constant, DType, Node, Program, TensorType
+from onebit.runtime.abi import Binary
 from onebit.runtime.cuda.engine import graph_replay
 from onebit.runtime.cuda.engine.graph_replay import MAX_GRAPHS, MAX_SAMPLES, GraphReplay
 from onebit.runtime.cuda.engine.stream_order import StreamOrder
-from onebit.runtime.cuda.kernels.elementwise import Code, OperandMode, step_of
+from onebit.runtime.cuda.kernels.elementwise import OperandMode, binary_code, step_of
 from onebit.runtime.cuda.kernels.float_products import FloatConv, FloatGemm, full_precision
 from onebit.runtime.cuda.kernels.layout_ops import is_alias
 
@@ -203,7 +204,10 @@ def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: Oper
     c = Constant(TensorType(DType.F32, shape), np.zeros(shape, np.float32))
     image = TensorType(DType.F32, (2, 3, 5))
     program = Program(("x",), ("y",), (), {"c": c}, {"x": image, "y": image})
-    for names, code in ((("x", "c"), Code.SUBTRACT), (("c", "x"), Code.SUBTRACT_FROM)):
+    for names, code in (
+        (("x", "c"), binary_code(Binary.SUB)),
+        (("c", "x"), binary_code(Binary.SUB, v_first=False)),
+    ):
         step = step_of(program, program.values, Node("sub", names, "y"), "x")
         assert step is not None
         assert (step.code, step.mode) == (code, mode)

@@ -11,10 +11,15 @@
  * Launch: 256 threads, no shared memory, any number of blocks (each takes every gridDim.x-th piece).
  * Range: rows·channels and 32·rows·padded_words(channels) below 2^31. */
 #include "cuda/base/bits.cuh"
+#include "include/onebit_ops.h"
 
 enum Source { F32, I32, U8, BITS }; /* bits count as -1 and +1 */
 
-enum Code { FMA, ADD, SUBTRACT, SUBTRACT_FROM, MULTIPLY, DIVIDE, DIVIDE_INTO, ABS, RELU, PRELU, CLAMP };
+/* Codes of steps: fma; then each function of one float; then each of two with the number of the chain on the
+ * left, and after it the same with that number on the right. */
+constexpr int FMA = 0;
+constexpr int UNARY = 1;
+constexpr int BINARY = UNARY + ONEBIT_UNARY_COUNT;
 
 /* Where the operand of an element comes from: one number, one a channel, one an element, one an element of a
  * sample (the same for every sample), one a row. */
@@ -25,8 +30,8 @@ struct Step {
     int mode;
     const float *a; /* the operand; of FMA the factor */
     const float *b; /* of FMA the summand, in the same mode */
-    float x;        /* NUMBER: the operand or the factor; CLAMP: the smallest */
-    float y;        /* NUMBER: the summand; CLAMP: the largest */
+    float x;        /* NUMBER: the operand, the factor, or the first parameter */
+    float y;        /* NUMBER: the summand, or the second parameter */
 };
 
 constexpr int MAX_STEPS = 12;
@@ -86,30 +91,30 @@ __device__ __forceinline__ Numbers read(const Chain &chain, const void *source, 
     return n;
 }
 
-__device__ __forceinline__ float apply(const Step &step, float v, float a, float b) {
-    switch (step.code) {
-    case FMA:
-        return fmaf(v, a, b);
-    case ADD:
-        return v + a;
-    case SUBTRACT:
-        return v - a;
-    case SUBTRACT_FROM:
-        return a - v;
-    case MULTIPLY:
-        return v * a;
-    case DIVIDE:
-        return v / a;
-    case DIVIDE_INTO:
-        return a / v;
-    case ABS:
-        return __int_as_float(__float_as_int(v) & 0x7FFFFFFF);
-    case RELU:
-        return v < 0.0f ? 0.0f : v;
-    case PRELU:
-        return v >= 0.0f ? v : v * a;
-    default:
-        return v < step.x ? step.x : v > step.y ? step.y : v;
+#define ONEBIT_CHOOSE(condition, yes, no) ((condition) ? (yes) : (no))
+
+__device__ __forceinline__ float apply(int code, float v, float first, float second) {
+    switch (code) {
+#define STEP(NAME, number, name, parameters, value)                                                          \
+    case UNARY + ONEBIT_##NAME: {                                                                            \
+        [[maybe_unused]] const float x = v, p = first, q = second;                                           \
+        return value;                                                                                        \
+    }
+        ONEBIT_UNARY_OPS(STEP)
+#undef STEP
+#define STEP(NAME, number, name, value)                                                                      \
+    case BINARY + 2 * ONEBIT_##NAME: {                                                                       \
+        const float a = v, b = first;                                                                        \
+        return value;                                                                                        \
+    }                                                                                                        \
+    case BINARY + 2 * ONEBIT_##NAME + 1: {                                                                   \
+        const float a = first, b = v;                                                                        \
+        return value;                                                                                        \
+    }
+        ONEBIT_BINARY_OPS(STEP)
+#undef STEP
+    default: /* FMA */
+        return fmaf(v, first, second);
     }
 }
 
@@ -130,7 +135,7 @@ __device__ __forceinline__ Numbers run(const Chain &chain, const void *source, u
         }
 #pragma unroll
         for (int k = 0; k < WIDTH; k++)
-            n.v[k] = apply(step, n.v[k], a.v[k], b.v[k]);
+            n.v[k] = apply(step.code, n.v[k], a.v[k], b.v[k]);
     }
     return n;
 }

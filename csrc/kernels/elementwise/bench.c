@@ -1,4 +1,4 @@
-/* The moves of the networks, as JSON lines. bench_elementwise [--isa NAME] */
+/* The layout ops of the networks, as JSON lines. bench_elementwise [--isa NAME] */
 #include "kernels/bench_conv.h"
 #include "kernels/families.h"
 
@@ -22,7 +22,7 @@ static void call_concat_bits(void *context) {
 }
 
 static void report(const onebit_elementwise *ops, const char *what, double seconds) {
-    printf("{\"what\": \"move\", \"variant\": \"%s\", \"op\": \"%s\", \"us\": %.2f}\n", ops->name, what,
+    printf("{\"what\": \"layout\", \"variant\": \"%s\", \"op\": \"%s\", \"us\": %.2f}\n", ops->name, what,
            seconds * 1e6);
     fflush(stdout);
 }

@@ -12,14 +12,7 @@
 #include <stdint.h>
 
 #include "base/isa.h"
-
-typedef enum {
-    ONEBIT_ADD = 0,
-    ONEBIT_SUB = 1,
-    ONEBIT_MUL = 2,
-    ONEBIT_DIV = 3,
-    ONEBIT_ARITHMETIC_COUNT = 4
-} onebit_arithmetic;
+#include "onebit_ops.h"
 
 /* Element i is data[i % period]: period is the count for a value, 1 for a scalar, C for a constant along the
  * last axis; any other broadcast constant is expanded by the caller to one sample and has that sample's size.
@@ -35,10 +28,8 @@ typedef struct {
     size_t channels;
 } onebit_part;
 
-enum { ONEBIT_MAX_RANK = 8 };
-
 /* Of `samples` arrays [sizes[0]]...[sizes[rank - 1]], one after the other, axis j of each output array is
- * axis axes[j] of the input. 1 <= rank <= ONEBIT_MAX_RANK; no size is 0. */
+ * axis axes[j] of the input. 1 <= rank <= ONEBIT_MAX_AXES; no size is 0. */
 typedef struct {
     size_t samples, rank;
     const size_t *sizes, *axes;
@@ -51,22 +42,16 @@ typedef struct {
     /* out = fma(x, scale[c], shift[c]), one rounding. */
     void (*affine)(size_t rows, size_t channels, const float *x, const float *scale, const float *shift,
                    float *out);
-    /* out[i] = a[i] op b[i]. At least one operand has period `count`; the other's period divides `count`. */
-    void (*arithmetic)(onebit_arithmetic op, size_t count, onebit_operand a, onebit_operand b, float *out);
+    /* By onebit_unary: out = the function of x; parameters: as many as it has. */
+    void (*unary[ONEBIT_UNARY_COUNT])(size_t count, const float *x, const float *parameters, float *out);
+    /* By onebit_binary: out[i] = a[i] op b[i]. At least one operand has period `count`; the other's period
+     * divides `count`. */
+    void (*binary[ONEBIT_BINARY_COUNT])(size_t count, onebit_operand a, onebit_operand b, float *out);
     /* out[row][c] = a op b, where a is [rows][a_channels] and b [rows][b_channels]; each of these is
      * `channels` or 1 (one value for the whole row), and not both are 1 unless channels is. out may be an
      * input that has `channels`. */
-    void (*arithmetic_rows)(onebit_arithmetic op, size_t rows, size_t channels, const float *a,
-                            size_t a_channels, const float *b, size_t b_channels, float *out);
-    /* out = |x|. */
-    void (*absolute)(size_t count, const float *x, float *out);
-    /* out = x < 0 ? 0 : x. */
-    void (*relu)(size_t count, const float *x, float *out);
-    /* out = x >= 0 ? x : slope[c] * x. slopes is `channels`, or 1 for one slope of all. */
-    void (*prelu)(size_t rows, size_t channels, const float *x, const float *slope, size_t slopes,
-                  float *out);
-    /* out = x clamped to [low, high]. */
-    void (*hardtanh)(size_t count, const float *x, float low, float high, float *out);
+    void (*binary_rows[ONEBIT_BINARY_COUNT])(size_t rows, size_t channels, const float *a, size_t a_channels,
+                                             const float *b, size_t b_channels, float *out);
 
     /* Exact conversions; i32 beyond 2^24 rounds to nearest even. Bits become +1 and -1. Here out may not be
      * the input, except in i32_to_float. */

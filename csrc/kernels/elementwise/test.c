@@ -1,5 +1,6 @@
-/* Every op of every variant against one scalar at a time, in place and out of place. Floats are compared with
- * == (two NaNs count as equal). */
+/* Every op of every variant against one scalar at a time, in place and out of place. Floats are the same
+ * where they are equal, of zeros the same one, or both NaN. */
+#include <float.h>
 #include <math.h>
 
 #include "base/bits.h"
@@ -21,12 +22,15 @@ static float exact_fma(float x, float y, float z) {
     return (float)s;
 }
 
+static const float special[] = {0.0f,       -0.0f,   1.0f,     -1.0f,          INFINITY, -INFINITY,
+                                NAN,        FLT_MAX, -FLT_MAX, FLT_MIN,        -FLT_MIN, 0x1p-149f,
+                                -0x1p-149f, 1e-40f,  -1e-40f,  0x1.fffffep-1f, 3e38f,    1e-38f};
+enum { SPECIAL = sizeof special / sizeof *special };
+
 /* Mostly ordinary values, some of them special. */
 static float value(void) {
-    static const float special[] = {0.0f,      -0.0f, 1.0f,  -1.0f,  INFINITY,
-                                    -INFINITY, NAN,   3e38f, 1e-38f, -1e-40f};
     if (test_below(&rng, 8) == 0)
-        return special[test_below(&rng, sizeof special / sizeof *special)];
+        return special[test_below(&rng, SPECIAL)];
     return test_float(&rng) * ldexpf(1.0f, (int)test_below(&rng, 12) - 6);
 }
 
@@ -38,11 +42,16 @@ static float *values(size_t count) {
     return x;
 }
 
+/* The same number: of zeros the same one too, of NaNs any. */
+static int same(float a, float b) {
+    return (isnan(a) && isnan(b)) || (a == b && !signbit(a) == !signbit(b));
+}
+
 static void compare(const char *op, size_t count, const float *got, const float *want) {
     CHECK(test_guards(got), "%s %s wrote outside of out, count=%zu", ops->name, op, count);
     for (size_t i = 0; i < count; ++i)
-        CHECK(got[i] == want[i] || (isnan(got[i]) && isnan(want[i])),
-              "%s %s: [%zu] of %zu is %.9g, expected %.9g", ops->name, op, i, count, got[i], want[i]);
+        CHECK(same(got[i], want[i]), "%s %s: [%zu] of %zu is %.9g, expected %.9g", ops->name, op, i, count,
+              got[i], want[i]);
 }
 
 static void check_affine(size_t rows, size_t channels) {
@@ -73,69 +82,6 @@ static void check_fused(void) {
     for (int i = 0; i < COUNT; ++i)
         CHECK(out[i] == 0x1p-26f, "%s: affine rounds twice at %d: %g", ops->name, i, out[i]);
     test_free(out);
-}
-
-static float apply(onebit_arithmetic op, float a, float b) {
-    switch (op) {
-    case ONEBIT_ADD:
-        return a + b;
-    case ONEBIT_SUB:
-        return a - b;
-    case ONEBIT_MUL:
-        return a * b;
-    default:
-        return a / b;
-    }
-}
-
-static void check_arithmetic(size_t rows, size_t channels) {
-    const size_t count = rows * channels,
-                 periods[][2] = {
-                     {count, count}, {count, channels}, {channels, count}, {count, 1}, {1, count}};
-    float *out = test_alloc(count * sizeof(float)), *want = test_alloc_input(count * sizeof(float));
-    for (size_t i = 0; i < sizeof periods / sizeof *periods; ++i)
-        for (int op = 0; op < ONEBIT_ARITHMETIC_COUNT; ++op) {
-            const onebit_operand a = {values(periods[i][0]), periods[i][0]};
-            const onebit_operand b = {values(periods[i][1]), periods[i][1]};
-            for (size_t j = 0; j < count; ++j)
-                want[j] = apply(op, a.data[j % a.period], b.data[j % b.period]);
-            ops->arithmetic(op, count, a, b, out);
-            compare("arithmetic", count, out, want);
-            const int left = a.period == count; /* which operand the output replaces */
-            memcpy(out, left ? a.data : b.data, count * sizeof(float));
-            ops->arithmetic(op, count, left ? (onebit_operand){out, count} : a,
-                            left ? b : (onebit_operand){out, count}, out);
-            compare("arithmetic in place", count, out, want);
-            free((void *)a.data), free((void *)b.data);
-        }
-    free(want), test_free(out);
-}
-
-static void check_activations(size_t rows, size_t channels) {
-    const size_t count = rows * channels;
-    float *x = values(count), *slope = values(channels);
-    float *out = test_alloc(count * sizeof(float)), *want = test_alloc_input(count * sizeof(float));
-#define CHECK_ACTIVATION(name, expected, ...)                                                                \
-    for (size_t i = 0; i < count; ++i)                                                                       \
-        want[i] = isnan(x[i]) ? NAN : (expected);                                                            \
-    {                                                                                                        \
-        const float *in = x;                                                                                 \
-        ops->__VA_ARGS__;                                                                                    \
-        compare(name, count, out, want);                                                                     \
-        memcpy(out, x, count * sizeof(float));                                                               \
-        in = out;                                                                                            \
-        ops->__VA_ARGS__;                                                                                    \
-        compare(name " in place", count, out, want);                                                         \
-    }
-    CHECK_ACTIVATION("relu", fmaxf(x[i], 0), relu(count, in, out))
-    CHECK_ACTIVATION("hardtanh", fminf(fmaxf(x[i], -1), 1), hardtanh(count, in, -1, 1, out))
-    CHECK_ACTIVATION("hardtanh", fminf(fmaxf(x[i], 0.25f), 6), hardtanh(count, in, 0.25f, 6, out))
-    CHECK_ACTIVATION("prelu", x[i] >= 0 ? x[i] : slope[i % channels] * x[i],
-                     prelu(rows, channels, in, slope, channels, out))
-    CHECK_ACTIVATION("prelu of one slope", x[i] >= 0 ? x[i] : slope[0] * x[i],
-                     prelu(rows, channels, in, slope, 1, out))
-#undef CHECK_ACTIVATION
-    free(x), free(slope), free(want), test_free(out);
 }
 
 static void check_conversions(size_t rows, size_t channels) {
@@ -221,19 +167,19 @@ static void check_has_nan(size_t count) {
     free(x);
 }
 
-#include "kernels/elementwise/test_moves.h"
+#include "kernels/elementwise/test_functions.h"
+#include "kernels/elementwise/test_layout_ops.h"
 
 static void check_variant(void) {
     static const size_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 511};
     check_fused();
     CHECK(!ops->has_nan(0, NULL), "%s: no elements, no NaN", ops->name);
     check_has_nan(4096 + 33);
-    check_moves();
+    check_layout_ops();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i)
         for (size_t rows = 1; rows <= 5; rows += 2) {
             check_affine(rows, sizes[i]);
-            check_arithmetic(rows, sizes[i]);
-            check_activations(rows, sizes[i]);
+            check_functions(rows, sizes[i]);
             check_conversions(rows, sizes[i]);
             check_threshold(rows, sizes[i]);
             check_has_nan(sizes[i] * rows);

@@ -10,7 +10,8 @@ from torch import Tensor
 from onebit.errors import EngineError
 from onebit.ops.operators import packed_result
 from onebit.ops.prepared import Constants, Run
-from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, Store, pack_sign_planes
+from onebit.runtime.abi import EpilogueKind
+from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, pack_sign_planes
 
 
 def pack_bits(x: Tensor) -> Tensor:
@@ -42,13 +43,11 @@ def _with_float_signs(x: Tensor) -> Tensor:
 
 
 def prepare(
-    shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
+    shape: Matmul | Conv2d, source: Source, kind: EpilogueKind, constants: Constants, channels_first: bool
 ) -> Run:
     """A product of the compiled library; see prepared.Backend."""
     weights, *epilogue = (0 if t is None else t.data_ptr() for t in constants)
-    product = Product(
-        shape, weights, Epilogue(store, *epilogue), source=source, channels_first=channels_first
-    )
+    product = Product(shape, weights, Epilogue(kind, *epilogue), source=source, channels_first=channels_first)
 
     def run(x: Tensor, batch: int, out_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         out = torch.empty(out_shape, dtype=dtype)

@@ -14,7 +14,8 @@ from torch import Tensor
 from onebit.ops import plain
 from onebit.ops.operators import packed_result
 from onebit.ops.prepared import Constants, Run
-from onebit.runtime.products import Conv2d, Matmul, Source, Store
+from onebit.runtime.abi import EpilogueKind
+from onebit.runtime.products import Conv2d, Matmul, Source
 
 if TYPE_CHECKING:
     from onebit.runtime.cuda.device.interface import Device
@@ -40,14 +41,14 @@ def pack_bits(x: Tensor) -> Tensor:
 
 
 def prepare(
-    shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
+    shape: Matmul | Conv2d, source: Source, kind: EpilogueKind, constants: Constants, channels_first: bool
 ) -> Run:
     """A product of the device's kernels; see prepared.Backend."""
     from onebit.runtime.cuda.engine.packed_products import DeviceProduct
 
     device = device_of(constants.weights)
     given = {name: t for name, t in constants._asdict().items() if t is not None}
-    product = DeviceProduct(device, shape, source, store, given)
+    product = DeviceProduct(device, shape, source, kind, given)
 
     def run(x: Tensor, batch: int, out_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         y = product(x.detach(), batch)

@@ -24,7 +24,8 @@ from onebit.ops.operators import (
     real_matmul_result,
     refuse_gradients,
 )
-from onebit.runtime.products import Conv2d, Matmul, Source, Store
+from onebit.runtime.abi import EpilogueKind
+from onebit.runtime.products import Conv2d, Matmul, Source
 
 MAX_PREPARED = 512  # beyond that, as where every image has a size of its own, the oldest go
 
@@ -49,7 +50,12 @@ class Backend(Protocol):
         """onebit::pack_bits."""
 
     def prepare(
-        self, shape: Matmul | Conv2d, source: Source, store: Store, constants: Constants, channels_first: bool
+        self,
+        shape: Matmul | Conv2d,
+        source: Source,
+        kind: EpilogueKind,
+        constants: Constants,
+        channels_first: bool,
     ) -> Run:
         """A product, ready to run; EngineError for what the device refuses."""
 
@@ -126,11 +132,13 @@ class Products:
         """Prepare a product; axes: of the result, behind those of the batch. All has been checked."""
         given = (weights, *options.constants)
         held = Constants(weights.contiguous(), *(None if t is None else t.contiguous() for t in given[1:]))
-        store = Store.BITS if options.threshold is not None else Store(int(options.stores_floats))
+        kind = (
+            EpilogueKind.BITS if options.threshold is not None else EpilogueKind(int(options.stores_floats))
+        )
         run = None
         if shape.n:
             try:
-                run = self._backend.prepare(shape, source, store, held, options.channels_first)
+                run = self._backend.prepare(shape, source, kind, held, options.channels_first)
             except EngineError as error:
                 raise ValueError(f"onebit: the weights or the epilogue: {error}") from None
         # Tensors of inference mode count no versions: nobody could tell whether they still are as prepared.

@@ -13,26 +13,35 @@ from typing import cast
 import numpy as np
 
 from onebit.errors import EngineError
-from onebit.program import DType, Node, Program, TensorType
+from onebit.program import OPS, Node, Program, TensorType
 from onebit.program.fusion import Step, fuse
 from onebit.program.tensors import Array
-from onebit.runtime.library import Conv, Gemm, Library, OpInfo, Window
-
-_DTYPES = {DType.BITS: 0, DType.U8: 1, DType.I32: 2, DType.F32: 3, DType.I8: 4}
-_GEMMS = {"binary_gemm": 0, "u8_gemm": 1, "f32_binary_gemm": 2, "f32_gemm": 3}
-_CONVS = {"binary_conv2d": 0, "u8_conv2d": 1, "f32_binary_conv2d": 2, "f32_conv2d": 3}
-_POOLS = ("max_pool2d", "avg_pool2d")
-_MOVES = ("reshape", "permute", "concat")
-_MAX_POOL, _MEAN_POOL, _PADDED_POOL = 0, 1, 2
-_MAX_PARTS = 8  # ONEBIT_MAX_PARTS: a longer concat is done in several steps
-_STORES = {"i32": 0, "f32": 1, "bits": 2}
-_COMBINATIONS = {"add": 0, "sub": 1, "mul": 2, "div": 3}
-_PLAIN = ("sign", "to_float", "scale_pixels", "relu", "abs", "channel_mean")
-_WITH_CHANNELS = ("threshold", "affine", "prelu")  # constants for each channel follow x
-
-ENGINE_OPS = frozenset(
-    (*_GEMMS, *_CONVS, *_POOLS, *_MOVES, *_COMBINATIONS, *_PLAIN, *_WITH_CHANNELS, "hardtanh")
+from onebit.runtime.abi import (
+    MAX_PARTS,
+    Binary,
+    Conv,
+    ConvFamily,
+    Dtype,
+    EpilogueKind,
+    Gemm,
+    GemmFamily,
+    OpInfo,
+    Pooling,
+    Unary,
+    Window,
 )
+from onebit.runtime.library import Library
+
+_GEMMS = {kind.name.lower(): kind for kind in GemmFamily}
+_CONVS = {f"{kind.name.lower()}2d": kind for kind in ConvFamily}
+_POOLS = ("max_pool2d", "avg_pool2d")
+_LAYOUT_OPS = ("reshape", "permute", "concat")
+_UNARY = {kind.name.lower(): kind for kind in Unary}
+_BINARY = {kind.name.lower(): kind for kind in Binary}
+_PLAIN = ("sign", "to_float", "scale_pixels", "channel_mean")
+_WITH_CHANNELS = ("threshold", "affine")  # constants for each channel follow x
+
+ENGINE_OPS = frozenset((*_GEMMS, *_CONVS, *_POOLS, *_LAYOUT_OPS, *_UNARY, *_BINARY, *_PLAIN, *_WITH_CHANNELS))
 """The ops of a Program that the engine has."""
 
 
@@ -64,6 +73,12 @@ def rows_and_channels(type_: TensorType) -> tuple[int, int]:
     return (prod(type_.shape[:-1]), type_.shape[-1]) if type_.shape else (1, 1)
 
 
+def rounded_attributes(node: Node) -> Array:
+    """The attributes of an op whose attributes are numbers, in their order, as float32."""
+    with np.errstate(over="ignore"):  # beyond float32: an infinity, which bounds nothing
+        return np.array([node.attrs[name] for name in OPS[node.op].attrs]).astype(np.float32)
+
+
 def _pointer(array: Array) -> int:
     return int(array.ctypes.data)
 
@@ -83,7 +98,7 @@ class _Builder:
     def build(self) -> list[OpRecord]:
         for name in self.program.inputs:
             type_ = self.program.values[name]
-            self.values[name] = self._call("input", _DTYPES[type_.dtype], *rows_and_channels(type_))
+            self.values[name] = self._call("input", Dtype[type_.dtype.name], *rows_and_channels(type_))
         records: list[OpRecord] = []
         for step in fuse(self.program):
             self.values[step.output] = self._build(step)
@@ -131,7 +146,7 @@ class _Builder:
         weights = self._constant(node.inputs[1])
         call.input = self.values[node.inputs[0]]
         call.weights, call.weights_bytes = _pointer(weights), weights.nbytes
-        call.store = _STORES[step.epilogue]
+        call.epilogue = EpilogueKind[step.epilogue.upper()]
         call.multiplier = node.attrs.get("multiplier", 0)
         call.offset = node.attrs.get("offset", 0)
         if step.scale is not None and step.bias is not None:
@@ -155,20 +170,20 @@ class _Builder:
 
     def _pool(self, step: Step, node: Node) -> int:
         kernel_h, kernel_w = _ints(node, "kernel")
-        kind = _MAX_POOL
+        kind = Pooling.MAX
         if node.op == "avg_pool2d":
-            kind = _PADDED_POOL if node.attrs["count_include_pad"] else _MEAN_POOL
+            kind = Pooling.PADDED if node.attrs["count_include_pad"] else Pooling.MEAN
         flip = None if step.flip is None else _pointer(step.flip)
         window = self._window(node, (kernel_h, kernel_w))
         return self._call("pool", kind, self.values[node.inputs[0]], byref(window), flip)
 
     def _single(self, step: Step, node: Node) -> int:
-        if node.op in _COMBINATIONS:
-            return self._combine(node)
+        if node.op in _BINARY:
+            return self._binary(node)
         if node.op in _POOLS:
             return self._pool(step, node)
-        if node.op in _MOVES:
-            return self._move(node)
+        if node.op in _LAYOUT_OPS:
+            return self._layout_op(node)
         x = self.values[node.inputs[0]]
         if node.op in _PLAIN:
             return self._call(node.op, x)
@@ -178,9 +193,10 @@ class _Builder:
         if node.op in _WITH_CHANNELS:
             constants = [self._constant(name) for name in node.inputs[1:]]
             return self._call(node.op, x, *map(_pointer, constants), constants[0].size)
-        return self._call("clamp", x, node.attrs["min"], node.attrs["max"])
+        parameters = rounded_attributes(node)
+        return self._call("unary", _UNARY[node.op], x, _pointer(parameters), parameters.size)
 
-    def _move(self, node: Node) -> int:
+    def _layout_op(self, node: Node) -> int:
         values = [self.values[name] for name in node.inputs]
         if node.op == "reshape":
             return self._call("reshape", *values, *rows_and_channels(self.program.values[node.output]))
@@ -191,20 +207,20 @@ class _Builder:
             numbers = c_uint64 * len(axes)
             return self._call("permute", *values, len(axes), numbers(*sizes), numbers(*axes))
         while len(values) > 1:
-            parts = values[:_MAX_PARTS]
+            parts = values[:MAX_PARTS]
             joined = self._call("concat", (c_int32 * len(parts))(*parts), len(parts))
-            values[:_MAX_PARTS] = [joined]
+            values[:MAX_PARTS] = [joined]
         return values[0]
 
-    def _combine(self, node: Node) -> int:
-        kind = _COMBINATIONS[node.op]
+    def _binary(self, node: Node) -> int:
+        kind = _BINARY[node.op]
         a, b = node.inputs
         if a in self.values and b in self.values:
-            return self._call("combine", kind, self.values[a], self.values[b])
+            return self._call("binary", kind, self.values[a], self.values[b])
         first = a not in self.values
         constant = self._expanded(self._constant(a if first else b), self.program.values[node.output])
         value = self.values[b if first else a]
-        return self._call("combine_constant", kind, value, _pointer(constant), constant.size, int(first))
+        return self._call("binary_constant", kind, value, _pointer(constant), constant.size, int(first))
 
     def _expanded(self, constant: Array, type_: TensorType) -> Array:
         """A broadcast constant as the library takes it: one number, one a channel, or one an element."""

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from onebit.errors import EngineError
 from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
 from onebit.program.float_environment import default_float_environment
+from onebit.runtime.abi import MemoryInfo, Status
 from onebit.runtime.builder import OpRecord, build_plan
-from onebit.runtime.library import ERROR_INPUT, OK, Library, MemoryInfo, check_threads, choose_isa, library
+from onebit.runtime.library import Library, ThreadPool, check_threads, choose_isa, library
 
 if TYPE_CHECKING:
     from onebit.runtime.profile import OpProfile
@@ -119,7 +120,8 @@ class Engine:
         plan, ops = build_plan(lib, program, chosen, limit)
         try:
             handle = c_void_p()
-            lib.call("onebit_engine_create", plan, threads, byref(handle))
+            pool = ThreadPool(lib, threads)
+            lib.call("onebit_engine_create", plan, pool.handle, byref(handle))
         finally:
             lib.functions.onebit_plan_release(plan)
         self._set_up(lib, handle, signature_of(program), ops, chosen, threads)
@@ -198,9 +200,9 @@ class Engine:
             for i, array in enumerate(outputs):
                 self._output_pointers[i] = _address(array)
             status = self._function(self._handle, len(arrays[0]), *self._arguments, seconds)
-        if status != OK:
+        if status != Status.OK:
             message = self._library.last_error()
-            if status == ERROR_INPUT:
+            if status == Status.ERROR_INPUT:
                 check_inputs(self._signature, arrays)  # finds the element and says what to do
             raise EngineError(message)
 

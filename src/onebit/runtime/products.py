@@ -15,27 +15,19 @@ from ctypes import byref, c_int32, c_uint64, c_void_p
 from enum import IntEnum
 from functools import cache
 from math import prod
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onebit.errors import EngineError
 from onebit.program import words
-from onebit.runtime.library import ERROR_INPUT, OK, Conv, Gemm, Library, Window, choose_isa, library
+from onebit.runtime.abi import Conv, ConvFamily, Dtype, EpilogueKind, Gemm, GemmFamily, Status, Window
+from onebit.runtime.library import Library, ThreadPool, choose_isa, library
 
-_F32 = 3  # onebit_dtype
-_BINARY, _REAL = 0, 2  # onebit_gemm_family and onebit_conv_family: what meets the one-bit weights
 _MAX_MEMORY = 2**64 - 1
 _PAIR = c_uint64 * 2
-
-
-class Store(IntEnum):
-    """What becomes of the sums: int32 as they are, fma(float32(sum), scale, bias), or packed bits."""
-
-    I32 = 0
-    F32 = 1
-    BITS = 2
+T = TypeVar("T")
 
 
 class Source(IntEnum):
@@ -53,7 +45,7 @@ class Epilogue(NamedTuple):
     BITS: `threshold`, int32, and `flip`, packed bits: (sum >= threshold) xor flip. 0 stands for no flip.
     """
 
-    store: Store = Store.I32
+    kind: EpilogueKind = EpilogueKind.I32
     scale: int = 0
     bias: int = 0
     threshold: int = 0
@@ -122,18 +114,17 @@ class Product:
         self._library = library()
         self._run = self._library.functions.onebit_engine_run
         self._plan = _Handle(self._library, "onebit_plan_release", c_void_p())
-        self._engines = _PerThread()
+        self._engines = _PerThread[_Handle]()
         plan = self._plan.value
         self._library.call("onebit_plan_create", _isa(), _MAX_MEMORY, byref(plan))
         value = c_int32()
         if source == Source.BITS:
             self._library.call("onebit_plan_packed_input", plan, *shape.rows(), byref(value))
         else:
-            self._library.call("onebit_plan_input", plan, _F32, *shape.rows(), byref(value))
+            self._library.call("onebit_plan_input", plan, Dtype.F32, *shape.rows(), byref(value))
         if source == Source.SIGNS:
             self._library.call("onebit_plan_sign", plan, value, byref(value))
-        call = _gemm(shape) if isinstance(shape, Matmul) else _conv(shape)
-        call.family = _REAL if source == Source.REAL else _BINARY
+        call = _gemm(shape, source) if isinstance(shape, Matmul) else _conv(shape, source)
         call.input, call.weights = value.value, weights
         keep = _set_epilogue(call, epilogue)
         name = "gemm" if isinstance(shape, Matmul) else "conv"
@@ -142,7 +133,7 @@ class Product:
         if channels_first and isinstance(shape, Conv2d):
             sizes, axes = _PAIR(prod(shape.out_size()), shape.n), _PAIR(1, 0)
             self._library.call("onebit_plan_permute", plan, value, 2, sizes, axes, byref(value))
-        form = "packed_output" if epilogue.store == Store.BITS else "output"
+        form = "packed_output" if epilogue.kind == EpilogueKind.BITS else "output"
         self._library.call(f"onebit_plan_{form}", plan, value)
         self._library.call("onebit_plan_finish", plan)
 
@@ -153,18 +144,16 @@ class Product:
         """
         engine = self._engines.by_count.get(threads) or self._engine(threads)
         status = self._run(engine.value, batch, byref(c_void_p(x)), byref(c_void_p(out)), None)
-        if status != OK:
+        if status != Status.OK:
             raise EngineError(self._library.last_error().removeprefix("input 0").lstrip(": "))
 
     def _engine(self, threads: int) -> _Handle:
         """This Python thread's engine of `threads` threads."""
-        crews = _CREWS.by_count
-        if threads not in crews:
-            crews[threads] = _new_crew(self._library, threads)
+        pools = _POOLS.by_count
+        if threads not in pools:
+            pools[threads] = ThreadPool(self._library, threads)
         made = _Handle(self._library, "onebit_engine_destroy", c_void_p())
-        self._library.call(
-            "onebit_engine_create_beside", self._plan.value, crews[threads].value, byref(made.value)
-        )
+        self._library.call("onebit_engine_create", self._plan.value, pools[threads].handle, byref(made.value))
         self._engines.by_count[threads] = made
         return made
 
@@ -175,9 +164,9 @@ def pack_sign_planes(images: int, channels: int, pixels: int, x: int, out: int) 
     Raises EngineError for a NaN.
     """
     status = library().functions.onebit_pack_sign_planes(_isa(), images, channels, pixels, x, out)
-    if status == ERROR_INPUT:
+    if status == Status.ERROR_INPUT:
         raise EngineError("the input has a NaN, which has no sign")
-    if status != OK:
+    if status != Status.OK:
         raise EngineError(library().last_error())
 
 
@@ -189,27 +178,14 @@ class _Handle:
         weakref.finalize(self, getattr(lib.functions, destroy), value)
 
 
-class _PerThread(threading.local):
-    """Engines of each Python thread, by their thread count."""
+class _PerThread(threading.local, Generic[T]):
+    """What each Python thread has for each thread count."""
 
     def __init__(self) -> None:
-        self.by_count: dict[int, _Handle] = {}
+        self.by_count: dict[int, T] = {}
 
 
-_CREWS = _PerThread()  # engines that do nothing but own the pools
-
-
-def _new_crew(lib: Library, threads: int) -> _Handle:
-    """An engine of a plan that does nothing, for its threads."""
-    plan = _Handle(lib, "onebit_plan_release", c_void_p())
-    value = c_int32()
-    lib.call("onebit_plan_create", _isa(), _MAX_MEMORY, byref(plan.value))
-    lib.call("onebit_plan_input", plan.value, _F32, 1, 1, byref(value))
-    lib.call("onebit_plan_output", plan.value, value)
-    lib.call("onebit_plan_finish", plan.value)
-    crew = _Handle(lib, "onebit_engine_destroy", c_void_p())
-    lib.call("onebit_engine_create", plan.value, threads, byref(crew.value))
-    return crew
+_POOLS = _PerThread[ThreadPool]()
 
 
 @cache
@@ -218,15 +194,17 @@ def _isa() -> bytes:
     return choose_isa().encode()
 
 
-def _gemm(shape: Matmul) -> Gemm:
-    return Gemm(n=shape.n, k=shape.k, weights_bytes=4 * shape.n * words(shape.k))
+def _gemm(shape: Matmul, source: Source) -> Gemm:
+    family = GemmFamily.F32_BINARY_GEMM if source == Source.REAL else GemmFamily.BINARY_GEMM
+    return Gemm(family=family, n=shape.n, k=shape.k, weights_bytes=4 * shape.n * words(shape.k))
 
 
-def _conv(shape: Conv2d) -> Conv:
+def _conv(shape: Conv2d, source: Source) -> Conv:
     (top, left), kernel = shape.padding, shape.kernel
     window = Window(*shape.size, *kernel, *shape.stride, *shape.dilation, top, top, left, left)
     row = words(shape.channels // shape.groups)
     return Conv(
+        family=ConvFamily.F32_BINARY_CONV if source == Source.REAL else ConvFamily.BINARY_CONV,
         window=window,
         n=shape.n,
         groups=shape.groups,
@@ -240,11 +218,11 @@ def _set_epilogue(call: Gemm | Conv, epilogue: Epilogue) -> list[npt.NDArray[np.
     ones = np.ones(call.n, np.float32)
     nothing = np.full(call.n, -0.0, np.float32)  # the neutral element of IEEE addition
     no_flip = np.zeros(words(call.n), np.uint32)
-    call.store = epilogue.store
-    if epilogue.store == Store.F32:
+    call.epilogue = epilogue.kind
+    if epilogue.kind == EpilogueKind.F32:
         call.scale = epilogue.scale or ones.ctypes.data
         call.bias = epilogue.bias or nothing.ctypes.data
-    if epilogue.store == Store.BITS:
+    if epilogue.kind == EpilogueKind.BITS:
         call.threshold = epilogue.threshold
         call.flip = epilogue.flip or no_flip.ctypes.data
     return [ones, nothing, no_flip]

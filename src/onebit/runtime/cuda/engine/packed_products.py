@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from onebit.errors import EngineError
 from onebit.program import Constant, DType, Node, Program, TensorType, verify
 from onebit.program.tensors import Array
+from onebit.runtime.abi import EpilogueKind
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.stage_builder import make_stages
 from onebit.runtime.cuda.kernels import pack as packing
 from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES, BufferForm, Value
 from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, row_bytes
-from onebit.runtime.products import Conv2d, Matmul, Source, Store
+from onebit.runtime.products import Conv2d, Matmul, Source
 
 _MAX_ELEMENTS = 2**31 - 1  # kernels count in int32
 
@@ -41,7 +42,7 @@ class DeviceProduct:
         device: where it runs.
         shape: a Matmul or a Conv2d.
         source: what x is.
-        store: what becomes of the sums.
+        kind: what becomes of the sums.
         constants: int32 "weights" (n, …, words) as `shape` says; "scale" and "bias", float32 (n); "threshold"
             and "flip", int32 (n) and (words(n)). Any but the weights may be missing.
 
@@ -54,13 +55,13 @@ class DeviceProduct:
         device: Device,
         shape: Matmul | Conv2d,
         source: Source,
-        store: Store,
+        kind: EpilogueKind,
         constants: Mapping[str, torch.Tensor],
     ) -> None:
         self._device = device
         self._shape = shape
         arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in constants.items()}
-        program = _program(shape, source == Source.REAL, store, arrays)
+        program = _program(shape, source == Source.REAL, kind, arrays)
         verify(program)
         made = make_stages(device, program)
         self._stages = [stage for stage in made.stages if stage.op != "unpack"]
@@ -126,20 +127,20 @@ def _words(bits: Bits, lead: tuple[int, ...]) -> torch.Tensor:
     return bits.data.view(torch.int32)[:, :used].contiguous().view(*lead, used)
 
 
-def _program(shape: Matmul | Conv2d, real: bool, store: Store, arrays: Mapping[str, Array]) -> Program:
+def _program(shape: Matmul | Conv2d, real: bool, kind: EpilogueKind, arrays: Mapping[str, Array]) -> Program:
     """The op and its epilogue: x → sums → y."""
     x, sums = _types(shape, real)
     constants = {"weights": _weights(shape, arrays["weights"])}
     product = Node(_op(shape, real), ("x", "weights"), "sums", _attributes(shape, real))
     values, nodes, last = {"x": x, "sums": sums}, [product], "sums"
     n = sums.channels
-    if store == Store.BITS:
+    if kind == EpilogueKind.BITS:
         flip = arrays.get("flip", np.zeros(-(-n // 32), np.int32)).view(np.uint32)
         constants["threshold"] = Constant(TensorType(DType.I32, (n,)), arrays["threshold"])
         constants["flip"] = Constant(TensorType(DType.BITS, (n,)), flip)
         nodes.append(Node("threshold", ("sums", "threshold", "flip"), "y"))
         values["y"], last = TensorType(DType.BITS, sums.shape), "y"
-    elif store == Store.F32:
+    elif kind == EpilogueKind.F32:
         if not real:
             nodes.append(Node("to_float", ("sums",), "floats"))
             values["floats"], last = TensorType(DType.F32, sums.shape), "floats"

@@ -22,9 +22,9 @@ from onebit.runtime.cuda.engine.stage import Stage, StageRun, Stages
 from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, tensor_of
 from onebit.runtime.cuda.kernels.elementwise import (
     CHAIN_OPS,
+    FMA_CODE,
     MAX_STEPS,
     ChainStep,
-    Code,
     ElementwiseChain,
     OperandMode,
     ThresholdOp,
@@ -170,7 +170,7 @@ class _Builder:
             run = ThresholdOp(self.device, step.threshold, step.flip)
             self._place(position, step.nodes[1:], (raw,), (step.output,), run)
             return
-        fma = ChainStep(Code.FMA, OperandMode.CHANNEL, step.scale, step.bias)
+        fma = ChainStep(FMA_CODE, OperandMode.CHANNEL, step.scale, step.bias)
         self.open[step.output] = _OpenChain(raw, [fma], list(step.nodes[1:]), step.output, position)
 
     def _residual_block(self, step: Step) -> bool:

@@ -15,6 +15,8 @@ import torch
 
 from onebit.program import OPS, DType, Node, Program, TensorType
 from onebit.program.tensors import Array
+from onebit.runtime.abi import Binary, Unary
+from onebit.runtime.builder import rounded_attributes
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
 from onebit.runtime.cuda.kernels.entry import Entry
@@ -36,20 +38,18 @@ _THRESHOLD, _UNPACK, _PACK, _FIND_NAN = (
 ENTRIES = (*_CHAINS.values(), _THRESHOLD, _UNPACK, _PACK, _FIND_NAN)
 
 
-class Code(IntEnum):
-    """What a step does with the number v; the order is that of chain.cu."""
+FMA_CODE = 0
+"""The code of a step that is one fused multiply-add."""
 
-    FMA = 0
-    ADD = 1
-    SUBTRACT = 2
-    SUBTRACT_FROM = 3
-    MULTIPLY = 4
-    DIVIDE = 5
-    DIVIDE_INTO = 6
-    ABS = 7
-    RELU = 8
-    PRELU = 9
-    CLAMP = 10
+
+def unary_code(op: Unary) -> int:
+    """The code of a step that is a function of the number v; chain.cu has the same rule."""
+    return 1 + op
+
+
+def binary_code(op: Binary, *, v_first: bool = True) -> int:
+    """The code of a step that is a function of v and its operand."""
+    return 1 + len(Unary) + 2 * op + (not v_first)
 
 
 class OperandMode(IntEnum):
@@ -89,19 +89,15 @@ class _ChainStruct(ctypes.Structure):
 class ChainStep:
     """One step: constants a and b (of NUMBER arrays of one), or the name of a value that is the operand."""
 
-    code: Code
+    code: int
     mode: OperandMode = OperandMode.NUMBER
     a: Array | None = None
     b: Array | None = None
     value: str = ""
 
 
-_ARITHMETIC = {
-    "add": (Code.ADD, Code.ADD),  # with v first, with v second
-    "sub": (Code.SUBTRACT, Code.SUBTRACT_FROM),
-    "mul": (Code.MULTIPLY, Code.MULTIPLY),
-    "div": (Code.DIVIDE, Code.DIVIDE_INTO),
-}
+_UNARY = {kind.name.lower(): kind for kind in Unary}
+_BINARY = {kind.name.lower(): kind for kind in Binary}
 _NUMBER = np.float32
 
 
@@ -118,18 +114,14 @@ def step_of(program: Program, types: Mapping[str, TensorType], node: Node, main:
     if node.op in ("to_float", "sign"):
         return None
     if node.op == "scale_pixels":  # (2x − 255)/256: every step of it is exact
-        return ChainStep(Code.FMA, a=np.array([2 / 256], _NUMBER), b=np.array([-255 / 256], _NUMBER))
-    if node.op in ("abs", "relu"):
-        return ChainStep(Code.ABS if node.op == "abs" else Code.RELU)
-    if node.op == "hardtanh":
-        low, high = (np.array([node.attrs[name]], _NUMBER) for name in ("min", "max"))
-        return ChainStep(Code.CLAMP, a=low, b=high)
+        return ChainStep(FMA_CODE, a=np.array([2 / 256], _NUMBER), b=np.array([-255 / 256], _NUMBER))
+    if node.op in _UNARY:
+        parameters = rounded_attributes(node)
+        first, second = (parameters[i : i + 1] if i < parameters.size else None for i in range(2))
+        return ChainStep(unary_code(_UNARY[node.op]), a=first, b=second)
     if node.op == "affine":
-        return ChainStep(Code.FMA, OperandMode.CHANNEL, constants[0], constants[1])
-    if node.op == "prelu":
-        mode = OperandMode.NUMBER if constants[0].size == 1 else OperandMode.CHANNEL
-        return ChainStep(Code.PRELU, mode, constants[0])
-    code = _ARITHMETIC[node.op][0 if node.inputs[0] == main else 1]
+        return ChainStep(FMA_CODE, OperandMode.CHANNEL, constants[0], constants[1])
+    code = binary_code(_BINARY[node.op], v_first=node.inputs[0] == main)
     if constants:
         return _with_constant(code, constants[0], types[node.output])
     other = node.inputs[1] if node.inputs[0] == main else node.inputs[0]
@@ -137,7 +129,7 @@ def step_of(program: Program, types: Mapping[str, TensorType], node: Node, main:
     return ChainStep(code, OperandMode.ELEMENT if same else OperandMode.ROW, value=other)
 
 
-def _with_constant(code: Code, constant: Array, type_: TensorType) -> ChainStep:
+def _with_constant(code: int, constant: Array, type_: TensorType) -> ChainStep:
     """A broadcast constant: one number, one a channel, or one an element of a sample."""
     if constant.size == 1:
         return ChainStep(code, OperandMode.NUMBER, constant.reshape(1))

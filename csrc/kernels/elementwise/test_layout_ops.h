@@ -1,41 +1,4 @@
-/* Tests of arithmetic_rows, absolute, concat and permute: included by test.c, which defines ops, rng, values,
- * compare and apply. */
-
-static void check_arithmetic_rows(size_t rows, size_t channels) {
-    const size_t widths[][2] = {{channels, 1}, {1, channels}, {channels, channels}}, count = rows * channels;
-    float *out = test_alloc(count * sizeof(float)), *want = test_alloc_input(count * sizeof(float));
-    for (size_t i = 0; i < 3; ++i)
-        for (int op = 0; op < ONEBIT_ARITHMETIC_COUNT; ++op) {
-            const size_t a_channels = widths[i][0], b_channels = widths[i][1];
-            float *a = values(rows * a_channels), *b = values(rows * b_channels);
-            for (size_t j = 0; j < count; ++j)
-                want[j] = apply(op, a[j / channels * a_channels + (a_channels > 1 ? j % channels : 0)],
-                                b[j / channels * b_channels + (b_channels > 1 ? j % channels : 0)]);
-            ops->arithmetic_rows(op, rows, channels, a, a_channels, b, b_channels, out);
-            compare("arithmetic_rows", count, out, want);
-            const int left = a_channels == channels; /* which operand the output replaces */
-            memcpy(out, left ? a : b, count * sizeof(float));
-            ops->arithmetic_rows(op, rows, channels, left ? out : a, a_channels, left ? b : out, b_channels,
-                                 out);
-            compare("arithmetic_rows in place", count, out, want);
-            free(a), free(b);
-        }
-    free(want), test_free(out);
-}
-
-static void check_absolute(size_t count) {
-    float *x = values(count), *out = test_alloc(count * sizeof(float)), *want = values(count);
-    for (size_t i = 0; i < count; ++i)
-        want[i] = x[i] < 0 ? -x[i] : x[i];
-    ops->absolute(count, x, out);
-    compare("absolute", count, out, want);
-    for (size_t i = 0; i < count; ++i)
-        CHECK(isnan(out[i]) || !signbit(out[i]), "%s: |%g| is %g", ops->name, x[i], out[i]);
-    memcpy(out, x, count * sizeof(float));
-    ops->absolute(count, out, out);
-    compare("absolute in place", count, out, want);
-    free(x), free(want), test_free(out);
-}
+/* Tests of concat and permute: included by test.c, which defines ops and rng. */
 
 enum { MOST_PARTS = 5 };
 
@@ -95,7 +58,7 @@ static void check_concat_bits(size_t rows, size_t parts, const size_t *channels)
 
 /* Where each output element comes from, one at a time. */
 static void check_permute(const onebit_permutation *p) {
-    size_t whole = 1, steps[ONEBIT_MAX_RANK], words[2] = {1, 1};
+    size_t whole = 1, steps[ONEBIT_MAX_AXES], words[2] = {1, 1};
     for (size_t axis = p->rank; axis-- > 0; whole *= p->sizes[axis])
         steps[axis] = whole;
     const size_t last[2] = {p->sizes[p->rank - 1], p->sizes[p->axes[p->rank - 1]]}; /* of input and output */
@@ -132,13 +95,9 @@ static void check_permute(const onebit_permutation *p) {
     }
 }
 
-static void check_moves(void) {
+static void check_layout_ops(void) {
     static const size_t sizes[] = {1, 2, 3, 7, 16, 31, 32, 33, 63, 64, 65, 96, 127};
     enum { SIZES = sizeof sizes / sizeof *sizes };
-    for (size_t i = 0; i < SIZES; ++i) {
-        check_arithmetic_rows(1 + i % 4, sizes[i]);
-        check_absolute(sizes[i]);
-    }
     for (int i = 0; i < 60; ++i) {
         const size_t parts = 1 + test_below(&rng, MOST_PARTS);
         size_t channels[MOST_PARTS];
@@ -148,7 +107,7 @@ static void check_moves(void) {
         check_concat_bits(1 + test_below(&rng, 3), parts, channels);
     }
     for (int i = 0; i < 120; ++i) {
-        size_t shape[ONEBIT_MAX_RANK], axes[ONEBIT_MAX_RANK], rank = 1 + test_below(&rng, 5);
+        size_t shape[ONEBIT_MAX_AXES], axes[ONEBIT_MAX_AXES], rank = 1 + test_below(&rng, 5);
         for (size_t j = 0; j < rank; ++j)
             shape[j] = rank < 3 ? sizes[test_below(&rng, SIZES)] : 1 + test_below(&rng, rank < 4 ? 40 : 6),
             axes[j] = j;
@@ -162,5 +121,5 @@ static void check_moves(void) {
     check_permute(&(onebit_permutation){2, 3, chw, to_hwc});
     check_permute(&(onebit_permutation){2, 3, hwc, to_chw});
     static const size_t most[] = {2, 1, 3, 2, 2, 1, 2, 3}, reverse[] = {7, 6, 5, 4, 3, 2, 1, 0};
-    check_permute(&(onebit_permutation){2, ONEBIT_MAX_RANK, most, reverse});
+    check_permute(&(onebit_permutation){2, ONEBIT_MAX_AXES, most, reverse});
 }

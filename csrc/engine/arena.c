@@ -228,7 +228,7 @@ static size_t preferred_chunk(const plan_op *ops, size_t count, size_t arena_byt
     return chunk ? chunk : 1;
 }
 
-onebit_status onebit_plan_layout(onebit_plan *plan) {
+onebit_status onebit_plan_arena(onebit_plan *plan) {
     arena_map map = {.live = calloc(plan->value_count + 1, sizeof *map.live)};
     if (!map.live)
         return onebit_fail(ONEBIT_ERROR_MEMORY, "the system refused memory for the layout");

@@ -2,8 +2,6 @@
 #include "base/bits.h"
 #include "engine/internal.h"
 
-_Static_assert(ONEBIT_MAX_AXES == ONEBIT_MAX_RANK, "the kernels take as many axes");
-
 static size_t element_bytes(onebit_dtype dtype) {
     return dtype == ONEBIT_U8 || dtype == ONEBIT_I8 ? 1 : 4;
 }
