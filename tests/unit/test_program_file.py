@@ -291,3 +291,9 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ProgramError, match="expected a regular file"):
         load(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("wrong", [b"raw bytes", 3, None])
+def test_what_is_no_path_is_named(wrong: object) -> None:
+    with pytest.raises(TypeError, match=f"load takes the path of a .onebit file.*got {type(wrong).__name__}"):
+        load(wrong)

@@ -6,9 +6,9 @@ from onebit.nn import markers, quantizers
 from onebit.nn.activations import RPReLU, RSign
 from onebit.nn.batch_norm import BatchNormFeatures, reestimate_batch_norm_
 from onebit.nn.binarize import binarize, binarize_report
+from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.convolution import BinaryConv1d, BinaryConv2d
 from onebit.nn.diagnostics import Diagnosis, FlipCounter, LayerDiagnosis, diagnose
-from onebit.nn.linear import BinaryLinear
 from onebit.nn.losses import SquareHingeLoss, square_hinge
 from onebit.nn.pixels import NormalizePixels, ScalePixels
 from onebit.nn.power_of_two import ap2

@@ -36,8 +36,8 @@ from onebit.nn import quantizers
 from onebit.nn.batch_norm import BatchNormFeatures
 from onebit.nn.binarize_report import BinarizeLayerReport, BinarizeReport, weigh
 from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale, check_choice, check_count
+from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.from_float import BinaryOptions, binary_from_float
-from onebit.nn.linear import BinaryLinear
 from onebit.nn.module_scan import Calls, holds_products, keep_calling_layers_, obstacles, record_calls
 from onebit.nn.sequences import dropout_notes, normalized, reordered, replaced
 

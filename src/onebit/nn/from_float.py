@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from onebit.nn import quantizers
 from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale
+from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, Padding
-from onebit.nn.linear import BinaryLinear
 from onebit.nn.scales import channel_mean
 
 __all__ = ["BinaryOptions", "binary_from_float", "load_latent_"]

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from onebit.nn.activations import RSign
 from onebit.nn.binary_layer import BinaryLayer
+from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, _BinaryConv
-from onebit.nn.linear import BinaryLinear
 from onebit.nn.markers import emits_markers
 from onebit.nn.modes import modes_kept
 from onebit.nn.pixels import ScalePixels

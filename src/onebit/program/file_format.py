@@ -41,6 +41,8 @@ def load(path: str | os.PathLike[str]) -> Program:
     Raises ProgramError, naming the file and the rule, for anything but a valid program; OSError where the
     file cannot be opened. Allocates the tensors once, plus what the header (4 MiB at most) needs.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load takes the path of a .onebit file, a str or Path; got {type(path).__name__}")
     target = Path(path)
     try:
         mode = target.stat().st_mode

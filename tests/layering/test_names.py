@@ -1,0 +1,45 @@
+"""One name, one thing: no two rooms have modules of the same name, but for a short list with reasons."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path, PurePath
+
+from support import ROOT
+
+SOURCE = ROOT / "src" / "onebit"
+
+# A file in each of these is about one kind of operation, and bears that kind's name: what it means, how it is
+# lowered, how a GPU runs it, what it is in ONNX.
+KINDS_OF_OPS = {"program/ops", "lowering/rules", "runtime/cuda/kernels", "export/onnx"}
+
+ALLOWED = {
+    "__init__.py": "every package has one",
+    "errors.py": "the kinds of errors; the form of their messages in program, of the user's own in cli",
+    "convert.py": "`onebit.convert` and the command of that name; the same of ONNX in export",
+}
+
+
+def clashes(paths: list[PurePath]) -> list[str]:
+    """Names of modules (paths relative to the package) that two rooms share without leave."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        folder = path.parent.as_posix()
+        homes[path.name].add("a kind of ops" if folder in KINDS_OF_OPS else path.parts[0])
+    return sorted(name for name, rooms in homes.items() if len(rooms) > 1 and name not in ALLOWED)
+
+
+def test_no_two_rooms_share_the_name_of_a_module() -> None:
+    paths: list[PurePath] = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")]
+    assert len(paths) > 100, f"only {len(paths)} modules under {SOURCE}: is this the right folder?"
+    assert clashes(paths) == [], "rename one of each, or say in ALLOWED why not"
+    for name in ALLOWED:
+        assert len({path.parts[0] for path in paths if path.name == name}) > 1, (
+            f"{name} needs no leave any more"
+        )
+
+
+def test_a_clash_is_seen() -> None:
+    paths = ["nn/a.py", "ops/a.py", "nn/b.py", "nn/deep/b.py", "ops/__init__.py", "nn/__init__.py"]
+    paths += ["program/ops/pool.py", "lowering/rules/pool.py", "program/ops/sum.py", "lowering/sum.py"]
+    assert clashes([Path(path) for path in paths]) == ["a.py", "sum.py"]
