@@ -90,7 +90,7 @@ def test_random_image_programs_have_float_peers_that_agree() -> None:
         padding_values |= {node.attrs.get("padding_value") for node in program.nodes}
     for op in ("binary_conv2d", "u8_conv2d", "f32_conv2d", "f32_binary_conv2d", "max_pool2d", "avg_pool2d"):
         assert seen[op] > 2, f"the seeds draw no {op}"
-    for kind in ("conv", "transpose", "concat", "mean", "abs", "signum", "sign", "prelu"):
+    for kind in ("conv", "transpose", "concat", "mean", "function", "binary", "signum", "sign", "prelu"):
         assert kinds[kind] > 0, f"the seeds make no {kind}"
     assert {0, 1, -1} <= padding_values
 
@@ -115,8 +115,9 @@ def test_a_convnet_is_convolutions_clamps_and_pools_alone() -> None:
 def test_residual_networks_keep_no_affine_of_their_own() -> None:
     network = float_network(random_program("birealnet18", **_small("birealnet18")))
     kinds = Counter(op.kind for op in network.ops)
-    assert not {"affine", "transpose", "mul"} & set(kinds)
-    assert kinds["add"] == kinds["sign"] > 0
+    assert not {"affine", "transpose"} & set(kinds)
+    assert kinds["binary"] == kinds["sign"] > 0
+    assert {op.form.onnx for op in network.ops if op.form is not None} == {"Add"}
 
 
 def flattened(*, through_a_product: bool) -> Program:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
 
@@ -69,15 +70,11 @@ def apply_op(op: FloatOp, own: dict[str, torch.Tensor], values: list[torch.Tenso
         return x.clamp(-1, 1)
     if op.kind == "sign":
         return (x >= 0).to(x.dtype).mul_(2).sub_(1)
-    if op.kind == "relu":
-        return functional.relu(x)
-    if op.kind == "abs":
-        return x.abs()
+    if op.form is not None and op.kind == "function":
+        return cast(torch.Tensor, attrgetter(op.form.torch)(torch)(x, *attrs.values()))
     if op.kind == "prelu":
         one_axis = attrs["axis"] == 0  # where PyTorch's own PReLU has its channels
         return functional.prelu(x, own["slope"].flatten()) if one_axis else x.where(x >= 0, x * own["slope"])
-    if op.kind == "hardtanh":
-        return functional.hardtanh(x, attrs["min"], attrs["max"])
     if op.kind == "mean":
         return x.mean(attrs["axis"] + 1, keepdim=True)
     if op.kind == "concat":
@@ -88,15 +85,10 @@ def apply_op(op: FloatOp, own: dict[str, torch.Tensor], values: list[torch.Tenso
         return x[:, own["index"]]
     if op.kind == "reshape":
         return x.reshape(x.shape[0], *attrs["shape"])
+    assert op.form is not None
     pair = (x, own["other"] if own else values[1])
     left, right = pair[::-1] if attrs.get("swapped") else pair
-    arithmetic: dict[str, Callable[..., torch.Tensor]] = {
-        "add": torch.add,
-        "sub": torch.sub,
-        "mul": torch.mul,
-        "div": torch.div,
-    }
-    return arithmetic[op.kind](left, right)
+    return cast(torch.Tensor, attrgetter(op.form.torch)(torch)(left, right))
 
 
 def _conv(x: torch.Tensor, own: dict[str, torch.Tensor], attrs: dict[str, Any]) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.errors import OnebitError
+from onebit.program.ops import FloatForm
 
 Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -33,8 +34,11 @@ class FloatOp:
     avg_pool    attrs kernel, stride, padding, count_include_pad
     mean        attrs axis                                   keeps the axis
     concat      attrs axis · transpose attrs axes · reshape attrs shape · take index [K] (reorders)
-    add sub mul div   other (when one operand is constant), attrs["swapped"] if the constant stands first
-    abs · relu · prelu (slope [C], attrs axis) · hardtanh (attrs min, max)
+    binary      other (when one operand is constant), attrs["swapped"] if the constant stands first
+    function    of one value and the attrs, in their order
+    prelu       slope [C], attrs axis
+
+    `form` names a binary or a function in PyTorch and in ONNX.
     """
 
     kind: str
@@ -42,6 +46,7 @@ class FloatOp:
     output: str
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    form: FloatForm | None = None
 
 
 @dataclass(frozen=True)

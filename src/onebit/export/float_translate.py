@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 from onebit.export.channels_first import IMAGE, Array, ChannelsFirst, Placed, Shape
 from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable
-from onebit.program import Node, Program
+from onebit.program import OPS, Node, Program
+from onebit.program.ops import FloatKind
 
 
 def translate(program: Program) -> FloatNetwork:
     """The float network, nothing folded. NotComparable for an op that is not known here."""
     translator = _Translator(program)
     for node in program.nodes:
-        rule = _RULES.get(node.op)
-        if rule is None:
+        if node.op not in OPS:
             raise NotComparable(f"op {node.op!r} (layer {node.layer!r}) has no float32 peer here")
-        rule(translator, node)
+        _RULES[OPS[node.op].float_form.kind](translator, node)
     translator.finish()
     return FloatNetwork(program.inputs, program.outputs, tuple(translator.ops), translator.shapes)
 
@@ -45,8 +45,8 @@ class _Translator(ChannelsFirst):
         return self.emit("take", (source,), target, shape, arrays={"index": index})
 
     def emit(self, kind: str, inputs: tuple[str, ...], name: str, shape: Shape, **fields: Any) -> str:
-        """Append an op; `arrays` and `attrs` in fields. Returns the name of its value."""
-        self.ops.append(FloatOp(kind, inputs, name, fields.get("arrays", {}), fields.get("attrs", {})))
+        """Append an op; `arrays`, `attrs` and `form` in fields. Returns the name of its value."""
+        self.ops.append(FloatOp(kind, inputs, name, **fields))
         self.shapes[name] = shape
         return name
 
@@ -126,40 +126,39 @@ def _scale_pixels(t: _Translator, node: Node) -> None:
     t.affine(node, np.full(channels, 2 / 256), np.full(channels, -255 / 256))
 
 
-def _arithmetic(t: _Translator, node: Node) -> None:
-    constants = [name for name in node.inputs if name in t.program.constants]
-    if not constants:
-        _of_two_values(t, node)
+def _binary(t: _Translator, node: Node) -> None:
+    op = OPS[node.op]
+    constants = tuple(t.constant(name) if name in t.program.constants else None for name in node.inputs)
+    other = next((array for array in constants if array is not None), None)
+    if other is None:
+        placed = t.same_axes(node.inputs)
+        t.place(node, "binary", tuple(p.name for p in placed), placed[0], form=op.float_form)
         return
-    other = t.constant(constants[0]).astype(np.float32)
-    swapped = node.inputs[0] in t.program.constants
+    swapped = constants[0] is not None
     value = node.inputs[1 if swapped else 0]
-    channels = t.shape(value)[-1] if t.shape(value) else 1
-    if prod(other.shape[:-1]) == 1 and not (swapped and node.op == "div") and t.shape(value):
-        flat = np.broadcast_to(other.reshape(-1), (channels,))
-        ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        scale, shift = {
-            "add": (ones, flat),
-            "sub": (-ones, flat) if swapped else (ones, -flat),
-            "mul": (flat, zeros),
-            "div": (1 / flat if node.op == "div" else ones, zeros),
-        }[node.op]
+    moved = op.scale_shift(constants)
+    if moved is not None and prod(other.shape[:-1]) == 1 and t.shape(value):
+        channels = t.shape(value)[-1]
+        scale, shift = (
+            np.full(channels, plain) if array is None else np.broadcast_to(array.reshape(-1), (channels,))
+            for array, plain in ((moved.scale, 1.0), (moved.shift, 0.0))
+        )
         t.affine(Node("affine", (value,), node.output), scale, shift)
         return
-    placed = t.in_order(value)
-    attrs = {"swapped": swapped}
-    t.place(node, node.op, (placed.name,), placed, arrays={"other": other}, attrs=attrs)
+    placed_value = t.in_order(value)
+    fields = {"arrays": {"other": other.astype(np.float32)}, "attrs": {"swapped": swapped}}
+    t.place(node, "binary", (placed_value.name,), placed_value, form=op.float_form, **fields)
 
 
-def _of_two_values(t: _Translator, node: Node) -> None:
-    placed = t.same_axes(node.inputs)
-    t.place(node, node.op, tuple(p.name for p in placed), placed[0])
-
-
-def _pointwise(t: _Translator, node: Node) -> None:
+def _sign(t: _Translator, node: Node) -> None:
     like = t.placed[node.inputs[0]]
-    attrs = {key: node.attrs[key] for key in ("min", "max") if key in node.attrs}
-    t.place(node, node.op, (like.name,), like, attrs=attrs)
+    t.place(node, "sign", (like.name,), like)
+
+
+def _function(t: _Translator, node: Node) -> None:
+    like, op = t.placed[node.inputs[0]], OPS[node.op]
+    attrs = {name: node.attrs[name] for name in op.attrs}
+    t.place(node, "function", (like.name,), like, attrs=attrs, form=op.float_form)
 
 
 def _prelu(t: _Translator, node: Node) -> None:
@@ -171,7 +170,7 @@ def _prelu(t: _Translator, node: Node) -> None:
 
 def _pool(t: _Translator, node: Node) -> None:
     placed = t.to(node.inputs[0], IMAGE)
-    t.place(node, node.op.removesuffix("2d"), (placed.name,), placed, attrs=dict(node.attrs))
+    t.place(node, OPS[node.op].float_form.kind.value, (placed.name,), placed, attrs=dict(node.attrs))
 
 
 def _mean(t: _Translator, node: Node) -> None:
@@ -191,21 +190,23 @@ def _same(t: _Translator, node: Node) -> None:
     t.placed[node.output] = t.placed[node.inputs[0]]
 
 
-_RULES: dict[str, Callable[[_Translator, Node], None]] = {
-    **dict.fromkeys(("binary_gemm", "u8_gemm", "f32_binary_gemm", "f32_gemm"), _linear),
-    **dict.fromkeys(("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d"), _conv),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d"), _pool),
-    **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
-    **dict.fromkeys(("sign", "relu", "hardtanh", "abs"), _pointwise),
-    "threshold": _threshold,
-    "affine": _affine,
-    "scale_pixels": _scale_pixels,
-    "prelu": _prelu,
-    "channel_mean": _mean,
-    "concat": _concat,
-    "permute": ChannelsFirst.permute,
-    "reshape": ChannelsFirst.reshape,
-    "to_float": _same,
+_RULES: dict[FloatKind, Callable[[_Translator, Node], None]] = {
+    FloatKind.LINEAR: _linear,
+    FloatKind.CONV: _conv,
+    FloatKind.MAX_POOL: _pool,
+    FloatKind.AVG_POOL: _pool,
+    FloatKind.MEAN: _mean,
+    FloatKind.SIGN: _sign,
+    FloatKind.LEVEL: _threshold,
+    FloatKind.SCALE_SHIFT: _affine,
+    FloatKind.SCALE_PIXELS: _scale_pixels,
+    FloatKind.SAME: _same,
+    FloatKind.BINARY: _binary,
+    FloatKind.FUNCTION: _function,
+    FloatKind.PRELU: _prelu,
+    FloatKind.CONCAT: _concat,
+    FloatKind.TRANSPOSE: ChannelsFirst.permute,
+    FloatKind.RESHAPE: ChannelsFirst.reshape,
 }
 
 

@@ -6,36 +6,34 @@ import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from onebit.errors import ExportError
 from onebit.export.onnx import elementwise, sums
 from onebit.export.onnx.model_builder import check_opset
 from onebit.export.onnx.writer import Writer
-from onebit.program import Node, Program, verify
+from onebit.program import OPS, Node, Program, verify
 from onebit.program.atomic import write_atomically
 from onebit.program.fusion import Step, fuse
+from onebit.program.ops import FloatKind
 
 DEFAULT_OPSET = 17
 
-RULES: Mapping[str, Callable[[Writer, Step, Node], None]] = MappingProxyType(
+RULES: Mapping[FloatKind, Callable[[Writer, Step, Node], None]] = MappingProxyType(
     {
-        **dict.fromkeys(("binary_gemm", "u8_gemm", "f32_binary_gemm", "f32_gemm"), sums.write_product),
-        **dict.fromkeys(
-            ("binary_conv2d", "u8_conv2d", "f32_binary_conv2d", "f32_conv2d"), sums.write_product
-        ),
-        **dict.fromkeys(("add", "sub", "mul", "div"), elementwise.arithmetic),
-        **dict.fromkeys(("abs", "relu"), elementwise.plain),
-        **dict.fromkeys(("permute", "reshape"), elementwise.move),
-        "sign": elementwise.sign,
-        "threshold": elementwise.threshold,
-        "to_float": elementwise.to_float,
-        "scale_pixels": elementwise.scale_pixels,
-        "affine": elementwise.affine,
-        "prelu": elementwise.prelu,
-        "hardtanh": elementwise.hardtanh,
-        "max_pool2d": elementwise.max_pool,
-        "avg_pool2d": elementwise.avg_pool,
-        "channel_mean": elementwise.channel_mean,
-        "concat": elementwise.concat,
+        FloatKind.LINEAR: sums.write_product,
+        FloatKind.CONV: sums.write_product,
+        FloatKind.MAX_POOL: elementwise.max_pool,
+        FloatKind.AVG_POOL: elementwise.avg_pool,
+        FloatKind.MEAN: elementwise.channel_mean,
+        FloatKind.SIGN: elementwise.sign,
+        FloatKind.LEVEL: elementwise.threshold,
+        FloatKind.SCALE_SHIFT: elementwise.affine,
+        FloatKind.SCALE_PIXELS: elementwise.scale_pixels,
+        FloatKind.SAME: elementwise.to_float,
+        FloatKind.BINARY: elementwise.binary,
+        FloatKind.FUNCTION: elementwise.function,
+        FloatKind.PRELU: elementwise.prelu,
+        FloatKind.CONCAT: elementwise.concat,
+        FloatKind.TRANSPOSE: elementwise.permute,
+        FloatKind.RESHAPE: elementwise.reshape,
     }
 )
 
@@ -59,11 +57,8 @@ def to_onnx(program: Program, *, opset: int = DEFAULT_OPSET, fold: bool = True) 
     writer = Writer(program, opset, fold=fold)
     for step in fuse(program):
         node = step.nodes[0]
-        rule = RULES.get(node.op)
-        if rule is None:
-            raise ExportError(f"layer {node.layer!r}: the op {node.op!r} has no ONNX form yet")
         writer.b.begin(node.layer or node.op)
-        rule(writer, step, node)
+        RULES[OPS[node.op].float_form.kind](writer, step, node)
     return writer.finish()
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.channels_first import IMAGE, Array, ChannelsFirst, Placed
+from onebit.export.channels_first import IMAGE, Array, Placed
 from onebit.export.onnx.writer import EXACT_INTEGERS, Held, Writer, pads_of
-from onebit.program import Node, unpack_bits
+from onebit.program import OPS, Node, unpack_bits
 from onebit.program.fusion import Step
+from onebit.program.ops.facts import EXACT
 
 
 def write_threshold(
@@ -73,12 +74,12 @@ def affine(w: Writer, step: Step, node: Node) -> None:
     w.place(step.output, made, like, held)
 
 
-def arithmetic(w: Writer, step: Step, node: Node) -> None:
-    """add, sub, mul, div of two values, or of a value and a constant."""
-    kind = node.op.capitalize()
+def binary(w: Writer, step: Step, node: Node) -> None:
+    """Of two values, or of a value and a constant."""
+    op = OPS[node.op]
     constants = [name in w.program.constants for name in node.inputs]
     values = [name for name, is_constant in zip(node.inputs, constants, strict=True) if not is_constant]
-    exact = all(w.held[name].exact for name in values)
+    exact = all(w.held[name].exact for name in values) and op.tolerance == EXACT
     if any(constants):
         like = w.placed[values[0]]
         other = w.b.constant(_along(like, w.constant(node.inputs[constants.index(True)])))
@@ -86,7 +87,7 @@ def arithmetic(w: Writer, step: Step, node: Node) -> None:
     else:
         placed = w.same_axes(node.inputs)
         like, names = placed[0], [p.name for p in placed]
-    made = w.b.node(kind, names, w.fresh(step.output))
+    made = w.b.node(op.float_form.onnx, names, w.fresh(step.output))
     w.place(step.output, made, like, Held(exact=exact))
 
 
@@ -99,11 +100,12 @@ def _along(like: Placed, constant: Array) -> Array:
     return np.ascontiguousarray(whole.transpose(like.axes))
 
 
-def plain(w: Writer, step: Step, node: Node) -> None:
-    """abs and relu, which ONNX defines alike."""
-    like = w.placed[node.inputs[0]]
-    made = w.b.node(node.op.capitalize(), [like.name], w.fresh(step.output))
-    w.place(step.output, made, like, Held(exact=w.held[node.inputs[0]].exact))
+def function(w: Writer, step: Step, node: Node) -> None:
+    """A function of one value and the attributes, which ONNX defines alike."""
+    like, op = w.placed[node.inputs[0]], OPS[node.op]
+    others = [w.b.constant(np.float32(cast(float, node.attrs[name]))) for name in op.attrs]
+    made = w.b.node(op.float_form.onnx, [like.name, *others], w.fresh(step.output))
+    w.place(step.output, made, like, Held(exact=w.held[node.inputs[0]].exact and op.tolerance == EXACT))
 
 
 def prelu(w: Writer, step: Step, node: Node) -> None:
@@ -113,14 +115,6 @@ def prelu(w: Writer, step: Step, node: Node) -> None:
     one = slope.size == 1
     laid = slope.reshape((1,) * len(like.axes)) if one else w.spread(like, slope)
     made = w.b.node("PRelu", [like.name, w.b.constant(laid)], w.fresh(step.output))
-    w.place(step.output, made, like, Held(exact=w.held[node.inputs[0]].exact))
-
-
-def hardtanh(w: Writer, step: Step, node: Node) -> None:
-    """A clamp."""
-    like = w.placed[node.inputs[0]]
-    ends = [w.b.constant(np.float32(cast(float, node.attrs[key]))) for key in ("min", "max")]
-    made = w.b.node("Clip", [like.name, *ends], w.fresh(step.output))
     w.place(step.output, made, like, Held(exact=w.held[node.inputs[0]].exact))
 
 
@@ -207,10 +201,15 @@ def concat(w: Writer, step: Step, node: Node) -> None:
     w.place(step.output, made, like, Held(bound, all(h.exact for h in held), int32))
 
 
-def move(w: Writer, step: Step, node: Node) -> None:
-    """permute and reshape."""
-    rule: Any = {"permute": ChannelsFirst.permute, "reshape": ChannelsFirst.reshape}[node.op]
-    rule(w, node)
+def permute(w: Writer, step: Step, node: Node) -> None:
+    """Axes get other names; nothing is written."""
+    w.permute(node)
+    w.held[step.output] = w.held[node.inputs[0]]
+
+
+def reshape(w: Writer, step: Step, node: Node) -> None:
+    """The same elements in another shape."""
+    w.reshape(node)
     w.held[step.output] = w.held[node.inputs[0]]
 
 

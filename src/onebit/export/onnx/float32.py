@@ -129,14 +129,10 @@ class _Writer:
         yield "Add", [f"{self.out}/large", self.constant("one", np.float32(1))], f"{self.out}/moved", {}
         yield from self._clip(f"{self.out}/moved", -1, 1)
 
-    def _hardtanh(self) -> Nodes:
-        yield from self._clip(self.op.inputs[0], self.op.attrs["min"], self.op.attrs["max"])
-
-    def _relu(self) -> Nodes:
-        yield from self._plain("Relu")
-
-    def _abs(self) -> Nodes:
-        yield from self._plain("Abs")
+    def _function(self) -> Nodes:
+        assert self.op.form is not None
+        others = [self.constant(name, np.float32(value)) for name, value in self.op.attrs.items()]
+        yield self.op.form.onnx, [self.op.inputs[0], *others], self.out, {}
 
     def _prelu(self) -> Nodes:
         slope = spread(self.op.arrays["slope"], self.op, self.network.shapes)
@@ -188,13 +184,12 @@ class _Writer:
         shape = self.constant("shape", np.array([0, *self.op.attrs["shape"]], np.int64))
         yield "Reshape", [self.op.inputs[0], shape], self.out, {}
 
-    def _arithmetic(self) -> Nodes:
+    def _binary(self) -> Nodes:
         op = self.op
+        assert op.form is not None
         second = self.constant("other", op.arrays["other"]) if op.arrays else op.inputs[1]
         pair = [op.inputs[0], second]
-        yield op.kind.capitalize(), pair[::-1] if op.attrs.get("swapped") else pair, self.out, {}
-
-    _add = _sub = _mul = _div = _arithmetic
+        yield op.form.onnx, pair[::-1] if op.attrs.get("swapped") else pair, self.out, {}
 
 
 def _pads(padding: tuple[int, int, int, int]) -> list[int]:

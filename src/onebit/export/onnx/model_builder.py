@@ -146,7 +146,10 @@ class ModelBuilder:
             producer_version=__version__,
         )
         helper.set_model_props(made, dict(names))
-        self.onnx.checker.check_model(made, full_check=True)
+        try:
+            self.onnx.checker.check_model(made, full_check=True)
+        except self.onnx.checker.ValidationError as error:  # an operator that this opset lacks
+            raise ExportError(f"not in opset {self.opset}: {error}") from error
         serialized: bytes = made.SerializeToString()
         return serialized
 

@@ -16,8 +16,9 @@ from onebit.errors import ExportError
 from onebit.export.channels_first import IMAGE, Array, Placed
 from onebit.export.onnx.elementwise import write_threshold
 from onebit.export.onnx.writer import EXACT_INTEGERS, Held, Writer, pads_of
-from onebit.program import DType, Node, unpack_bits
+from onebit.program import OPS, DType, Node, unpack_bits
 from onebit.program.fusion import Step
+from onebit.program.ops import Call
 
 
 class _Product:
@@ -38,7 +39,16 @@ class _Product:
             self.weights = weights if self.x.index is None else weights[:, self.x.index]
             self.like = Placed("", self.x.axes)
         self.k = int(np.prod(weights.shape[1:]))
-        self.bits = w.program.type_of(node.inputs[1]).dtype is DType.BITS
+        types = tuple(w.program.type_of(name) for name in node.inputs)
+        self.bits, self.bytes = types[1].dtype is DType.BITS, types[0].dtype is DType.U8
+        self.call = Call(types, (False, True), node.attrs)
+
+    def largest_sum(self) -> int:
+        """The largest magnitude of an integer sum."""
+        facts = OPS[self.node.op].product
+        assert facts is not None
+        assert facts.sums is not None
+        return max(map(abs, facts.sums(self.call)))
 
     def operand(self) -> str:
         """x with its padding where that is not zero."""
@@ -84,7 +94,7 @@ class _Product:
 def write_product(w: Writer, step: Step, node: Node) -> None:
     """A product with its epilogue."""
     product = _Product(w, node)
-    if node.op in ("binary_gemm", "binary_conv2d", "u8_gemm", "u8_conv2d"):
+    if OPS[node.op].is_integer_product:
         _integers(w, step, product)
         return
     made = product.multiply(product.operand(), product.weight_name())
@@ -93,18 +103,15 @@ def write_product(w: Writer, step: Step, node: Node) -> None:
 
 def _integers(w: Writer, step: Step, product: _Product) -> None:
     node = product.node
-    largest = 1
-    if node.op.startswith("u8"):
-        multiplier, offset = (cast(int, node.attrs[key]) for key in ("multiplier", "offset"))
-        largest = max(abs(offset), abs(255 * multiplier + offset))
-    bound, exact = product.k * largest, w.held[node.inputs[0]].exact
+    bound, exact = product.largest_sum(), w.held[node.inputs[0]].exact
     if bound > EXACT_INTEGERS:
-        if node.op.startswith("binary"):
+        if not product.bytes:
             raise _too_long(node, product.k)
         _epilogue(w, step, product, _by_digits(w, product), Held(bound, exact, int32=True))
         return
     x = product.operand()
-    if node.op.startswith("u8"):
+    if product.bytes:
+        multiplier, offset = (cast(int, node.attrs[key]) for key in ("multiplier", "offset"))
         if multiplier != 1:
             x = w.b.node("Mul", [x, w.b.constant(np.float32(multiplier))])
         if offset:
