@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -12,13 +13,16 @@ import pytest
 import torch
 
 from onebit.program import Constant, DType, Node, Program, TensorType
-from onebit.runtime.abi import Binary
+from onebit.runtime.abi import Binary, EpilogueKind
 from onebit.runtime.cuda.engine import graph_replay
 from onebit.runtime.cuda.engine.graph_replay import MAX_GRAPHS, MAX_SAMPLES, GraphReplay
 from onebit.runtime.cuda.engine.stream_order import StreamOrder
-from onebit.runtime.cuda.kernels.elementwise import OperandMode, binary_code, step_of
+from onebit.runtime.cuda.kernels.elementwise import SOURCES, OperandMode, binary_code, step_of
+from onebit.runtime.cuda.kernels.epilogue import RESIDUAL
 from onebit.runtime.cuda.kernels.float_products import FloatConv, FloatGemm, full_precision
 from onebit.runtime.cuda.kernels.layout_ops import is_alias
+from onebit.runtime.cuda.kernels.pack import TYPES
+from support import ROOT
 
 GPU = SimpleNamespace(torch_device=torch.device("cuda"))
 CPU = SimpleNamespace(torch_device=torch.device("cpu"))
@@ -213,6 +217,35 @@ def test_a_constant_is_read_as_its_shape_asks(shape: tuple[int, ...], mode: Oper
         assert (step.code, step.mode) == (code, mode)
         assert step.a is not None
         assert step.a.size == {OperandMode.NUMBER: 1, OperandMode.CHANNEL: 5, OperandMode.SAMPLE: 30}[mode]
+
+
+def _source(file: str) -> str:
+    return (ROOT / "csrc" / "cuda" / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("enum", "numbers"),
+    [
+        ("Source", {dtype.name: number for dtype, number in SOURCES.items()}),
+        ("Mode", {mode.name: mode.value for mode in OperandMode}),
+    ],
+)
+def test_a_chain_and_its_kernel_number_alike(enum: str, numbers: dict[str, int]) -> None:
+    found = re.search(rf"enum {enum} {{(.*?)}}", _source("elementwise/chain.cu"))
+    assert found is not None
+    assert numbers == {name.strip(): number for number, name in enumerate(found[1].split(","))}
+
+
+def test_epilogues_have_the_numbers_of_the_kernels() -> None:
+    found = dict(re.findall(r"#define EPILOGUE_(\w+) +(\d+)", _source("base/epilogue.cuh")))
+    expected = {**{kind.name: kind.value for kind in EpilogueKind}, "SUM": RESIDUAL}
+    assert {name: int(number) for name, number in found.items()} == expected
+
+
+def test_dtypes_have_the_numbers_of_the_packing_kernel() -> None:
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int8: "I8"}
+    found = dict(re.findall(r"#define TYPE_(\w+) +(\d+)", _source("pack/pack.cu")))
+    assert found == {names.get(dtype, "BOOL"): str(number) for dtype, number in TYPES.items()}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice
-from onebit.program import ELEMENTWISE, OPS, Constant, Node, Program, TensorType, execute, verify
+from onebit.program import OPS, Constant, Node, Program, TensorType, execute, verify
 from onebit.program.ops import AttrKind, Role
 from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from program_samples import bits, bits_constant, constant, f32, i32, signs
@@ -27,7 +27,8 @@ FINITE = np.array(
 INF, NAN = np.float32(np.inf), np.float32(np.nan)
 VALUES = np.array([*FINITE, INF, -INF, NAN], np.float32)
 NOTHING = np.float32(-0.0)  # added to a number it leaves every bit of it
-ONE_FLOAT = ELEMENTWISE - {"threshold", "to_float", "scale_pixels"}  # the others take integers
+TAKE_INTEGERS = {"threshold", "to_float", "scale_pixels"}
+OF_FLOATS = sorted(name for name, op in OPS.items() if op.is_elementwise and name not in TAKE_INTEGERS)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def calls(name: str, channels: int) -> Iterator[tuple[tuple[str, ...], dict[str,
 
 
 @pytest.mark.parametrize("channels", [len(FINITE), len(FINITE) + 1])  # four channels a thread, and one
-@pytest.mark.parametrize("op", sorted(ONE_FLOAT))
+@pytest.mark.parametrize("op", OF_FLOATS)
 def test_an_elementwise_op(op: str, channels: int) -> None:
     """Each value meets each constant, or each other value; then the sign, in the same chain."""
     shape = (len(VALUES), channels)

@@ -8,6 +8,7 @@
  *
  * Macros: TARGET 0 float32 [rows, channels], 1 packed bits [rows, padded_words(channels)], 2 both.
  *         WIDTH 4 if channels is a multiple of 4, else 1: elements a thread takes at a time.
+ *         MAX_STEPS of a chain.
  * Launch: 256 threads, no shared memory, any number of blocks (each takes every gridDim.x-th piece).
  * Range: rows·channels and 32·rows·padded_words(channels) below 2^31. */
 #include "cuda/base/bits.cuh"
@@ -33,8 +34,6 @@ struct Step {
     float x;        /* NUMBER: the operand, the factor, or the first parameter */
     float y;        /* NUMBER: the summand, or the second parameter */
 };
-
-constexpr int MAX_STEPS = 12;
 
 struct Chain {
     int source;

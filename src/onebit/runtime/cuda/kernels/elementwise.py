@@ -22,13 +22,15 @@ from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, 
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits
 
-MAX_STEPS = 12  # of a chain; chain.cu has the same number
+MAX_STEPS = 12  # of a chain
 CHAIN_OPS = frozenset(name for name, op in OPS.items() if op.is_elementwise) - {"threshold"}
 
-_SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
+SOURCES = {DType.F32: 0, DType.I32: 1, DType.U8: 2, DType.BITS: 3}
 _FLOATS, _BITS, _BOTH = 0, 1, 2  # TARGET
 _CHAINS = {
-    (goal, width): Entry("elementwise/chain.cu", "chain", {"TARGET": goal, "WIDTH": width})
+    (goal, width): Entry(
+        "elementwise/chain.cu", "chain", {"TARGET": goal, "WIDTH": width, "MAX_STEPS": MAX_STEPS}
+    )
     for goal in (_FLOATS, _BITS, _BOTH)
     for width in (1, 4)
 }
@@ -36,7 +38,6 @@ _THRESHOLD, _UNPACK, _PACK, _FIND_NAN = (
     Entry("elementwise/bits.cu", name, {}) for name in ("threshold", "unpack", "pack", "find_nan")
 )
 ENTRIES = (*_CHAINS.values(), _THRESHOLD, _UNPACK, _PACK, _FIND_NAN)
-
 
 FMA_CODE = 0
 """The code of a step that is one fused multiply-add."""
@@ -159,7 +160,7 @@ class ElementwiseChain:
         self._goal = _BOTH if floats and bits else _BITS if bits else _FLOATS
         self._constants: list[torch.Tensor] = []  # kept alive: the structure holds their addresses
         self._values = [index for index, step in enumerate(steps) if step.value]
-        self._chain = _ChainStruct(_SOURCES[source], 0, form.channels, form.rows * form.channels, len(steps))
+        self._chain = _ChainStruct(SOURCES[source], 0, form.channels, form.rows * form.channels, len(steps))
         for index, step in enumerate(steps):
             into = self._chain.step[index]
             into.code, into.mode = step.code, step.mode

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onebit.runtime.abi import EpilogueKind
+
 PADDING = 256  # constants reach up to a multiple of this many columns, the widest tile
 _NEVER = 2**31 - 1
 
@@ -63,7 +65,12 @@ class Residual:
 
 
 Epilogue = Raw | ScaleBias | Threshold | Residual
-MACROS: dict[type, int] = {Raw: 0, ScaleBias: 1, Threshold: 2}  # the values of EPILOGUE of every family
+# The values of EPILOGUE of every family.
+MACROS: dict[type, int] = {
+    Raw: EpilogueKind.I32,
+    ScaleBias: EpilogueKind.F32,
+    Threshold: EpilogueKind.BITS,
+}
 RESIDUAL = 3  # that of Residual, which only convolutions of bits have
 
 

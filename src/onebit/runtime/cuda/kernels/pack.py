@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.kernels.entry import Entry
 
-_TYPES = {
+TYPES = {
     torch.float32: 0,
     torch.float16: 1,
     torch.bfloat16: 2,
     torch.int8: 3,
     torch.bool: 4,
 }
-_PACK = {dtype: Entry("pack/pack.cu", "pack_rows", {"TYPE": number}) for dtype, number in _TYPES.items()}
+_PACK = {dtype: Entry("pack/pack.cu", "pack_rows", {"TYPE": number}) for dtype, number in TYPES.items()}
 _COUNT = Entry("pack/count.cu", "count_rows", {})
 ENTRIES = (*_PACK.values(), _COUNT)
 
@@ -88,7 +88,7 @@ def pack(device: Device, x: torch.Tensor, out: Bits | None = None) -> Bits:
     """
     entry = _PACK.get(x.dtype)
     if entry is None:
-        raise ValueError(f"{x.dtype} cannot be packed: give one of {', '.join(map(str, _TYPES))}")
+        raise ValueError(f"{x.dtype} cannot be packed: give one of {', '.join(map(str, TYPES))}")
     if x.dim() != 2 or x.shape[1] < 1 or not x.is_contiguous():
         raise ValueError(
             f"pack takes a contiguous matrix, but x has shape {tuple(x.shape)} and strides {x.stride()}"
