@@ -109,7 +109,7 @@ def targets() -> list[str]:
 
 
 @pytest.mark.slow
-@sweep("target", targets(), keep=[target for target in targets() if target in ("sm_90a", "any")])
+@sweep("target", targets(), keep=[target for target in targets() if target in ("sm_75", "sm_90a", "any")])
 def test_every_kernel_compiles_without_spills(target: str) -> None:
     need_nvrtc()
     from onebit.runtime.cuda.kernels.catalog import entries
