@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from onebit.errors import ProgramError
 from onebit.program.energy import Energy, estimate_energy
-from onebit.program.file_format import file_size, load, save
-from onebit.program.graph import Constant, Node, Program
+from onebit.program.file_format import file_size, save
+from onebit.program.graph import Constant, Graph, Node
 from onebit.program.inputs import ARRAY_DTYPES, check_inputs
 from onebit.program.numerics import fma
 from onebit.program.ops import OPS
+from onebit.program.program import Program, load
 from onebit.program.reference import execute
 from onebit.program.summary import Summary, summarize
 from onebit.program.tensors import Attr, DType, TensorType, pack_bits, unpack_bits, words
@@ -24,6 +25,7 @@ __all__ = [
     "Constant",
     "DType",
     "Energy",
+    "Graph",
     "Node",
     "Program",
     "ProgramError",

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onebit.program.graph import Node, Program
+from onebit.program.graph import Graph, Node
 from onebit.program.ops import FLOAT_MAC, Kind, Operations
 from onebit.program.tensors import DType, TensorType
 from onebit.program.verify import verify
@@ -70,7 +70,7 @@ class Energy:
         return {"unit": "pJ", **asdict(self), "ratio": self.ratio}
 
 
-def estimate_energy(program: Program) -> Energy:
+def estimate_energy(program: Graph) -> Energy:
     """Estimate the energy of one sample. Raises ProgramError for a broken program."""
     verify(program)
     return Energy(
@@ -79,7 +79,7 @@ def estimate_energy(program: Program) -> Energy:
     )
 
 
-def _arithmetic(program: Program, as_float32: bool) -> float:
+def _arithmetic(program: Graph, as_float32: bool) -> float:
     """pJ of the operations: of this program, or of the float32 network."""
     total = 0.0
     for node in program.nodes:
@@ -102,7 +102,7 @@ def _picojoules(operations: Operations) -> float:
     )
 
 
-def _memory(program: Program, size: Any) -> tuple[float, float]:
+def _memory(program: Graph, size: Any) -> tuple[float, float]:
     """pJ of reading the constants, and of writing and reading values; `size` gives the bytes of a type."""
     weights = sum(size(constant.type) for constant in program.constants.values())
     in_registers = _values_in_registers(program)
@@ -118,7 +118,7 @@ def _memory(program: Program, size: Any) -> tuple[float, float]:
     return weights / 8 * _per_access(weights), moved / 8 * _per_access(most)
 
 
-def _values_in_registers(program: Program) -> set[str]:
+def _values_in_registers(program: Graph) -> set[str]:
     """Values that one op makes for one other, element by element, and that nobody else sees."""
     readers: dict[str, list[Node]] = {}
     for node in program.nodes:

@@ -15,14 +15,14 @@ from onebit.program import header
 from onebit.program.atomic import write_atomically
 from onebit.program.errors import fail, shorten
 from onebit.program.float_environment import default_float_environment
-from onebit.program.graph import Constant, Program
-from onebit.program.schema import Graph, to_json
+from onebit.program.graph import Constant, Graph
+from onebit.program.schema import Outline, to_json
 from onebit.program.tensors import Array
 from onebit.program.verify import verify
 
 
 @default_float_environment()
-def save(program: Program, path: str | os.PathLike[str]) -> None:
+def save(program: Graph, path: str | os.PathLike[str]) -> None:
     """Verify a program and write it to `path`; the file there appears whole or not at all.
 
     A full disk or a kill leaves an older file as it was; see `write_atomically`. Equal programs give equal
@@ -35,7 +35,7 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
 
 
 @default_float_environment()
-def load(path: str | os.PathLike[str]) -> Program:
+def read(path: str | os.PathLike[str]) -> Graph:
     """Read and verify a `.onebit` file. Its arrays are read-only and belong to the program.
 
     Raises ProgramError, naming the file and the rule, for anything but a valid program; OSError where the
@@ -57,13 +57,13 @@ def load(path: str | os.PathLike[str]) -> Program:
     return program
 
 
-def file_size(program: Program) -> int:
+def file_size(program: Graph) -> int:
     """Bytes of the file that `save` writes."""
     head, stored = _head(program)
     return len(head) + (stored[-1].end if stored else 0)
 
 
-def _head(program: Program) -> tuple[bytes, list[header.Stored]]:
+def _head(program: Graph) -> tuple[bytes, list[header.Stored]]:
     tensors = {name: (c.type.storage_dtype, c.type.storage_shape) for name, c in program.constants.items()}
     return header.build(tensors, to_json(program))
 
@@ -72,25 +72,25 @@ def _bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _read(file: BufferedReader) -> Program:
+def _read(file: BufferedReader) -> Graph:
     size = os.fstat(file.fileno()).st_size
     length = header.check_length(file.read(header.LENGTH_BYTES), size)
     raw = file.read(length)
     if len(raw) != length:
         fail("header", "length", f"{len(raw)} bytes", f"{length}: the file is cut short")
     text, stored = header.parse(raw, size - header.LENGTH_BYTES - length)
-    graph = Graph(text)
-    _check_same_tensors(graph, stored)
+    outline = Outline(text)
+    _check_same_tensors(outline, stored)
     constants = {}
     for tensor in sorted(stored, key=lambda tensor: tensor.begin):
-        constants[tensor.name] = Constant(graph.constants[tensor.name], _array(file, tensor))
-    return Program(graph.inputs, graph.outputs, graph.nodes, constants, graph.values, graph.metadata)
+        constants[tensor.name] = Constant(outline.constants[tensor.name], _array(file, tensor))
+    return Graph(outline.inputs, outline.outputs, outline.nodes, constants, outline.values, outline.metadata)
 
 
-def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
+def _check_same_tensors(outline: Outline, stored: list[header.Stored]) -> None:
     """The graph's constants and the header's tensors are the same, in storage dtype and shape too."""
     present = {tensor.name: tensor for tensor in stored}
-    for name, type_ in graph.constants.items():
+    for name, type_ in outline.constants.items():
         place = f"constant {shorten(name)}"
         if name not in present:
             fail(place, "every constant is stored", "no tensor of this name", "one")
@@ -100,7 +100,7 @@ def _check_same_tensors(graph: Graph, stored: list[header.Stored]) -> None:
         if tensor.shape != type_.storage_shape:
             fail(place, f"storage shape of {type_}", tensor.shape, type_.storage_shape)
     for name in present:
-        if name not in graph.constants:
+        if name not in outline.constants:
             fail(
                 f"tensor {shorten(name)}",
                 "every tensor is a constant of the graph",

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.program.float_environment import default_float_environment
-from onebit.program.graph import Node, Program
+from onebit.program.graph import Graph, Node
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,7 +66,7 @@ class _Fma:
 
 
 @default_float_environment()
-def fuse(program: Program) -> list[Step]:
+def fuse(program: Graph) -> list[Step]:
     """The steps that compute the program's outputs, in order. The program must be verified."""
     live = _live_nodes(program)
     uses = Counter(name for node in live for name in node.inputs)
@@ -86,7 +86,7 @@ def fuse(program: Program) -> list[Step]:
     return steps
 
 
-def _live_nodes(program: Program) -> list[Node]:
+def _live_nodes(program: Graph) -> list[Node]:
     needed = set(program.outputs)
     live: list[Node] = []
     for node in reversed(program.nodes):
@@ -96,7 +96,7 @@ def _live_nodes(program: Program) -> list[Node]:
     return live[::-1]
 
 
-def _fuse(program: Program, node: Node, followers: Mapping[str, Node]) -> Step:
+def _fuse(program: Graph, node: Node, followers: Mapping[str, Node]) -> Step:
     if node.facts.is_float_product:
         return _fuse_floats(program, [node], followers, integers=False)
     if node.op == "threshold":
@@ -111,12 +111,12 @@ def _fuse(program: Program, node: Node, followers: Mapping[str, Node]) -> Step:
     return Step((node,), "i32")
 
 
-def _bits(program: Program, nodes: tuple[Node, ...], node: Node, epilogue: str) -> Step:
+def _bits(program: Graph, nodes: tuple[Node, ...], node: Node, epilogue: str) -> Step:
     threshold, flip = (program.constants[name].array for name in node.inputs[1:])
     return Step(nodes, epilogue, threshold=threshold, flip=flip)
 
 
-def _fuse_pool(program: Program, product: Node, followers: Mapping[str, Node]) -> list[Step]:
+def _fuse_pool(program: Graph, product: Node, followers: Mapping[str, Node]) -> list[Step]:
     """product → pool → threshold as product → threshold → pool; [] where the three do not follow each other.
 
     The pool reads the bits under the name that the sums had, for their shape is the same.
@@ -134,7 +134,7 @@ def _fuse_pool(program: Program, product: Node, followers: Mapping[str, Node]) -
     return [unflipped, Step((replace(pool, output=last.output),), flip=flip)]
 
 
-def _fuse_floats(program: Program, nodes: list[Node], followers: Mapping[str, Node], integers: bool) -> Step:
+def _fuse_floats(program: Graph, nodes: list[Node], followers: Mapping[str, Node], integers: bool) -> Step:
     channels = program.values[nodes[0].output].channels
     state = _Fma(np.ones(channels, np.float32), np.full(channels, -0.0, np.float32), True)
     while (after := followers.get(nodes[-1].output)) is not None:
@@ -148,7 +148,7 @@ def _fuse_floats(program: Program, nodes: list[Node], followers: Mapping[str, No
     return Step(tuple(nodes), "f32", state.scale, state.bias)
 
 
-def _absorb(program: Program, node: Node, value: str, state: _Fma) -> _Fma | None:
+def _absorb(program: Graph, node: Node, value: str, state: _Fma) -> _Fma | None:
     """`state` followed by `node`, or None where that is not one fma."""
     if not state.exact or not node.facts.is_elementwise:
         return None

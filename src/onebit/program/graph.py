@@ -1,4 +1,4 @@
-"""Program: a typed, packed, framework-free description of one inference. Its methods call other modules.
+"""The graph of a Program: nodes, constants, and the types of values. Reading it needs nothing but the ops.
 
 Values and constants share one namespace. Nodes stand in topological order and have one output each.
 The ops themselves are defined in `onebit.program.ops`.
@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
 import numpy as np
 
 from onebit.program.ops import OPS, Call, Constants, Op
 from onebit.program.tensors import Array, Attr, DType, TensorType, unpack_bits
-
-if TYPE_CHECKING:
-    import os
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,11 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Program:
+class Graph:
     """A whole inference: typed inputs, nodes, constants, and which values are its outputs.
+
+    Whatever works on Programs inside this room takes a Graph; `onebit.program.Program` is one that can also
+    be saved, summarized and run.
 
     `values` holds the type of every input and node output. Shapes of values are those of one sample.
     """
@@ -75,7 +75,7 @@ class Program:
             ", ".join(f"{name} {self.values.get(name, '?')}" for name in names)
             for names in (self.inputs, self.outputs)
         ]
-        return f"Program({ends[0]} → {ends[1]}, {len(self.nodes)} nodes)"
+        return f"{type(self).__name__}({ends[0]} → {ends[1]}, {len(self.nodes)} nodes)"
 
     def type_of(self, name: str) -> TensorType:
         """Type of a value or a constant."""
@@ -91,24 +91,6 @@ class Program:
         """The operands of a node that are constants, as logical arrays; None for the others."""
         return tuple(self.constants[name].logical if name in self.constants else None for name in node.inputs)
 
-    def with_outputs(self, *names: str) -> Program:
+    def with_outputs(self, *names: str) -> Self:
         """The same program with these values as its outputs, e.g. to look at hidden bits."""
         return replace(self, outputs=tuple(names))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.onebit` file; see `onebit.program.save`."""
-        from onebit.program.file_format import save
-
-        save(self, path)
-
-    def summary(self) -> str:
-        """Layer by layer: what is 1-bit, what is not and why; bytes on disk; MACs. See `summarize`."""
-        from onebit.program.summary import summarize
-
-        return str(summarize(self))
-
-    def run(self, *inputs: Array) -> dict[str, Any]:
-        """Run the reference executor (slow, NumPy): output name → array. See `onebit.program.reference`."""
-        from onebit.program.reference import execute
-
-        return execute(self, *inputs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onebit.errors import ProgramError
-from onebit.program.graph import Program
+from onebit.program.graph import Graph
 from onebit.program.tensors import Array, DType, TensorType
 
 # The NumPy dtype of each type, as inputs and outputs of a run have it.
@@ -21,7 +21,7 @@ ARRAY_DTYPES: dict[DType, np.dtype[Any]] = {
 }
 
 
-def check_inputs(program: Program, inputs: Sequence[Any]) -> list[Array]:
+def check_inputs(program: Graph, inputs: Sequence[Any]) -> list[Array]:
     """The inputs as C-contiguous arrays of shape (batch, *shape), all with the same batch (0 is allowed).
 
     Expects one NumPy array an input of the program, of exactly its dtype (int8 holding ±1 for bits).

@@ -9,14 +9,14 @@ import numpy as np
 
 from onebit.errors import ProgramError
 from onebit.program.float_environment import default_float_environment
-from onebit.program.graph import Program
+from onebit.program.graph import Graph
 from onebit.program.inputs import check_inputs
 from onebit.program.tensors import Array
 from onebit.program.verify import verify
 
 
 @default_float_environment()
-def execute(program: Program, *inputs: Any, keep: Iterable[str] | Literal["all"] = ()) -> dict[str, Array]:
+def execute(program: Graph, *inputs: Any, keep: Iterable[str] | Literal["all"] = ()) -> dict[str, Array]:
     """Run a Program on NumPy arrays; returns name → array (batch, *shape) for every output.
 
     inputs: one array an input, (batch, *shape), of exactly the dtype of its type; see `check_inputs`.

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from onebit.errors import ProgramError
 from onebit.program import limits
 from onebit.program.errors import fail, shorten
-from onebit.program.graph import Node, Program
+from onebit.program.graph import Graph, Node
 from onebit.program.header import parse_json
 from onebit.program.tensors import Attr, DType, TensorType
 from onebit.program.verify import check_type
@@ -18,7 +18,7 @@ FORMAT = "onebit"
 FORMAT_VERSION = 1
 
 
-def to_json(program: Program) -> str:
+def to_json(program: Graph) -> str:
     """The graph of a verified program; equal programs give equal text."""
     graph = {
         "format": FORMAT,
@@ -51,7 +51,7 @@ def _node_out(node: Node, type_: TensorType) -> dict[str, Any]:
     }
 
 
-class Graph:
+class Outline:
     """What the JSON holds: a Program whose constants are types still without arrays."""
 
     def __init__(self, text: str) -> None:

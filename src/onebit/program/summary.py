@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onebit.program.file_format import file_size
-from onebit.program.graph import Node, Program
+from onebit.program.graph import Graph, Node
 from onebit.program.ops import MacKind
 from onebit.program.tensors import DType
 from onebit.program.verify import verify
@@ -60,7 +60,7 @@ class Summary:
         return _render(self)
 
 
-def summarize(program: Program) -> Summary:
+def summarize(program: Graph) -> Summary:
     """Measure a verified program, node by node. Raises ProgramError for a broken one."""
     verify(program)
     seen: set[str] = set()
@@ -77,7 +77,7 @@ def summarize(program: Program) -> Summary:
     )
 
 
-def _row(program: Program, node: Node, seen: set[str]) -> Row:
+def _row(program: Graph, node: Node, seen: set[str]) -> Row:
     op, call = node.facts, program.call_of(node)
     types = call.types
     stored = float32 = 0

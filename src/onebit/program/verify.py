@@ -10,7 +10,7 @@ import numpy as np
 from onebit.errors import ProgramError
 from onebit.program import limits
 from onebit.program.errors import fail, shorten
-from onebit.program.graph import Constant, Node, Program
+from onebit.program.graph import Constant, Graph, Node
 from onebit.program.ops import OPS, AttrKind, Op, Role
 from onebit.program.tensors import WORD_BITS, Array, DType, TensorType
 
@@ -18,7 +18,7 @@ _BLOCK = 1 << 18  # elements looked at together, so that checking a large consta
 _RESERVED = "__metadata__"  # safetensors keeps its metadata under this tensor name
 
 
-def verify(program: Program) -> None:
+def verify(program: Graph) -> None:
     """Check every rule of a Program; raise ProgramError at the first one broken.
 
     The message names the place (node, layer, constant, input or output), the rule, what was found and what
@@ -91,7 +91,7 @@ def check_type(place: str, type_: TensorType, constant: bool) -> None:
         fail(place, "size of a value", f"{type_.elements} elements", expected)
 
 
-def _check_containers(program: Program) -> None:
+def _check_containers(program: Graph) -> None:
     counts = (
         ("nodes", len(program.nodes), limits.MAX_NODES),
         ("constants", len(program.constants), limits.MAX_TENSORS),
@@ -118,7 +118,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _check_inputs(program: Program) -> set[str]:
+def _check_inputs(program: Graph) -> set[str]:
     defined: set[str] = set()
     for name in program.inputs:
         place = f"input {shorten(name)}"
@@ -134,7 +134,7 @@ def _check_inputs(program: Program) -> set[str]:
     return defined
 
 
-def _check_outputs(program: Program, defined: set[str]) -> None:
+def _check_outputs(program: Graph, defined: set[str]) -> None:
     seen: set[str] = set()
     for name in program.outputs:
         place = f"output {shorten(name)}"
@@ -190,7 +190,7 @@ def _check_padding(place: str, array: Array, channels: int) -> None:
 
 
 def _check_node(
-    program: Program, node: Node, place: str, defined: set[str], producers: Mapping[str, int]
+    program: Graph, node: Node, place: str, defined: set[str], producers: Mapping[str, int]
 ) -> None:
     _check_name(f"{place}, op", node.op)
     if node.layer != "":
@@ -213,7 +213,7 @@ def _check_node(
 
 
 def _check_operands(
-    program: Program, node: Node, op: Op, place: str, defined: set[str], producers: Mapping[str, int]
+    program: Graph, node: Node, op: Op, place: str, defined: set[str], producers: Mapping[str, int]
 ) -> None:
     operands = op.operands_for(len(node.inputs)) if isinstance(node.inputs, tuple) else op.operands
     if not isinstance(node.inputs, tuple) or len(node.inputs) != len(operands):
@@ -257,7 +257,7 @@ def _check_attrs(node: Node, op: Op, place: str) -> None:
             fail(place, f"attribute {name}", f"{shorten(value)} ({_type_name(value)})", kind.value)
 
 
-def _check_output(program: Program, node: Node, place: str, defined: set[str], inferred: TensorType) -> None:
+def _check_output(program: Graph, node: Node, place: str, defined: set[str], inferred: TensorType) -> None:
     at = f"{place}, output {shorten(node.output)}"
     _check_tensor_name(at, node.output)
     if node.output in defined or node.output in program.constants:

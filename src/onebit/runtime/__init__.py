@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from onebit.errors import EngineError
 from onebit.runtime import kernels
-from onebit.runtime.engine import Engine, Memory
+from onebit.runtime.engine import DEVICES, Engine, Memory, measure_roofs
+from onebit.runtime.gpu_engine import cuda_engine
 from onebit.runtime.library import available_isas, choose_isa, library
-from onebit.runtime.profile import BYTES, MOVES, ONE_BIT, REAL, OpProfile, kind_of, measure_roofs
+from onebit.runtime.profile import BYTES, MOVES, ONE_BIT, REAL, OpProfile, kind_of
 
 __all__ = [
     "BYTES",
@@ -24,3 +25,5 @@ __all__ = [
     "library",
     "measure_roofs",
 ]
+
+DEVICES["cuda"] = cuda_engine

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import addressof, byref, c_char, c_double, c_void_p
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from functools import cache
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,14 @@ from onebit.program.float_environment import default_float_environment
 from onebit.runtime.abi import MemoryInfo, Status
 from onebit.runtime.builder import OpRecord, build_plan
 from onebit.runtime.library import Library, ThreadPool, check_threads, choose_isa, library
-
-if TYPE_CHECKING:
-    from onebit.runtime.profile import OpProfile
+from onebit.runtime.profile import OpProfile, best_rates, profile
 
 Array = npt.NDArray[Any]
+
+DEVICES: dict[str, Callable[[], Any]] = {}
+"""Kind of device other than the CPU → its class of engines, which is imported when first asked for.
+
+`onebit.runtime` fills it, for those classes build on this module."""
 
 DEFAULT_MAX_MEMORY = 4 * 2**30
 
@@ -91,11 +95,12 @@ class Engine:
     def __new__(cls, program: Any = None, *, device: Any = "cpu", **_: Any) -> Self:
         """An engine of the class that runs on `device`."""
         if cls is Engine and device != "cpu":
-            if not isinstance(device, str) or device.split(":")[0] != "cuda":
+            engine_class = DEVICES.get(device.split(":")[0]) if isinstance(device, str) else None
+            if engine_class is None:
                 raise EngineError(
                     f"device is {device!r}; it must be 'cpu', 'cuda' or, for the second GPU, 'cuda:1'"
                 )
-            made: Self = super().__new__(_cuda_engine())
+            made: Self = super().__new__(engine_class())
             return made
         return super().__new__(cls)
 
@@ -213,10 +218,10 @@ class Engine:
         blocks of rows, so that it may be a little quicker than the sum of these times. The first call
         measures the roofs too (`measure_roofs`), under 0.2 s a process on one thread.
         """
-        from onebit.runtime.profile import profile  # which runs engines itself, to find the roofs
-
         arrays = self._accept(inputs)
-        return profile(self, len(arrays[0]), self.time_ops(*arrays, repeats=repeats))
+        products = len(arrays[0]) and any(op.macs for op in self.ops)
+        roofs = measure_roofs(self.isa, self.threads) if products else {}
+        return profile(self.ops, len(arrays[0]), self.time_ops(*arrays, repeats=repeats), roofs)
 
     def time_ops(self, *inputs: Array, repeats: int) -> list[list[float]]:
         """Run a batch `repeats` times: for each run the seconds of each of `ops`."""
@@ -290,18 +295,10 @@ class Engine:
         return f"<onebit.Engine {inputs} → {outputs}; {self.isa}, {self.threads} threads>"
 
 
-def _cuda_engine() -> Any:
-    """The class of engines on a GPU, which needs PyTorch."""
-    try:
-        from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise EngineError(
-            "device 'cuda' needs PyTorch with CUDA (https://pytorch.org/get-started), and the rest with "
-            "`pip install 'onebit[cuda]'`"
-        ) from error
-    return CudaEngine
+@cache
+def measure_roofs(isa: str, threads: int) -> dict[str, float]:
+    """Kind of product → GMAC/s of this engine's best, found once a process."""
+    return best_rates(lambda program: Engine(program, threads=threads, isa=isa), threads)
 
 
 def check_max_memory(max_memory: int | None) -> int:

@@ -7,16 +7,16 @@ may pass 100 %: taps outside the image count as work and need none.)
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from onebit.program import ARRAY_DTYPES, Constant, DType, Node, Program, TensorType, pack_bits
-
-if TYPE_CHECKING:
-    from onebit.runtime.engine import Engine
+from onebit.program import ARRAY_DTYPES, OPS, Constant, DType, Node, Program, TensorType, pack_bits
+from onebit.program.ops import Kind, MacKind
+from onebit.program.tensors import Array
+from onebit.runtime.builder import OpRecord
 
 ONE_BIT, REAL, BYTES, MOVES = "1-bit products", "float32 products", "8-bit products", "the rest"
 _ROWS, _N, _K, _IMAGES, _SIDE, _CHANNELS = 256, 1024, 1024, 4, 16, 256  # of the products that show the roofs
@@ -34,22 +34,40 @@ class OpProfile(NamedTuple):
     roof: float | None  # gmacs over the best of `measure_roofs`; None where the op is no product
 
 
+class TimedEngine(Protocol):
+    """What is asked of an engine here."""
+
+    @property
+    def ops(self) -> Sequence[OpRecord]:
+        """The ops of a run."""
+
+    def time_ops(self, *inputs: Array, repeats: int) -> list[list[float]]:
+        """The seconds of each op, for each of so many runs."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+_KINDS = {
+    MacKind.ONE_BIT: ONE_BIT,
+    MacKind.BYTE_BY_BIT: BYTES,
+    MacKind.FLOAT_BY_BIT: REAL,
+    MacKind.FLOAT: REAL,
+}
+
+
 def kind_of(op: str) -> str:
     """Which kind of work an op of a profile is; what is fused behind a product counts with it."""
-    first = op.partition("+")[0]
-    if first.startswith("binary_"):
-        return ONE_BIT
-    if first.startswith("u8_"):
-        return BYTES
-    return REAL if first.startswith("f32_") else MOVES
+    product = OPS[op.partition("+")[0]].product
+    return MOVES if product is None else _KINDS[product.kind]
 
 
-def profile(engine: Engine, batch: int, runs: list[list[float]]) -> list[OpProfile]:
-    """The seconds of several runs, an op each, as medians with rates and shares of the roof."""
-    products = any(op.macs for op in engine.ops)
-    roofs = measure_roofs(engine.isa, engine.threads) if products and batch else {}
+def profile(
+    ops: Sequence[OpRecord], batch: int, runs: list[list[float]], roofs: Mapping[str, float]
+) -> list[OpProfile]:
+    """The seconds of several runs, an op each, as medians with rates and shares of the roof of its kind."""
     found = []
-    for op, *seconds in zip(engine.ops, *runs, strict=True):
+    for op, *seconds in zip(ops, *runs, strict=True):
         time, macs = median(seconds), op.macs * batch
         gmacs = macs / time * 1e-9 if time > 0 else 0.0
         roof = gmacs / roofs[kind_of(op.op)] if macs else None
@@ -57,27 +75,27 @@ def profile(engine: Engine, batch: int, runs: list[list[float]]) -> list[OpProfi
     return found
 
 
-@cache
-def measure_roofs(isa: str, threads: int) -> dict[str, float]:
-    """Kind of product → GMAC/s of this engine's best, found once a process."""
-    from onebit.runtime.engine import Engine
-
+def best_rates(build: Callable[[Program], TimedEngine], threads: int) -> dict[str, float]:
+    """Kind of product → GMAC/s of the best product of that kind on the engines that `build` makes."""
     roofs: dict[str, float] = {}
-    for kind, op, dtype in (
-        (ONE_BIT, "binary_gemm", DType.BITS),
-        (ONE_BIT, "binary_conv2d", DType.BITS),
-        (BYTES, "u8_gemm", DType.U8),
-        (BYTES, "u8_conv2d", DType.U8),
-        (REAL, "f32_gemm", DType.F32),
-        (REAL, "f32_conv2d", DType.F32),
+    for op, dtype in (
+        ("binary_gemm", DType.BITS),
+        ("binary_conv2d", DType.BITS),
+        ("u8_gemm", DType.U8),
+        ("u8_conv2d", DType.U8),
+        ("f32_gemm", DType.F32),
+        ("f32_conv2d", DType.F32),
     ):
-        conv = op.endswith("conv2d")
+        conv = OPS[op].kind is Kind.CONV
         program = _conv(op, dtype) if conv else _product(op, dtype)
         x = np.ones(((_IMAGES if conv else _ROWS) * threads, *program.values["x"].shape), ARRAY_DTYPES[dtype])
-        with Engine(program, threads=threads, isa=isa) as engine:
+        engine = build(program)
+        try:
             seconds = min(run[0] for run in engine.time_ops(x, repeats=12))
             best = engine.ops[0].macs * len(x) / seconds * 1e-9
-        roofs[kind] = max(roofs.get(kind, 0.0), best)
+        finally:
+            engine.close()
+        roofs[kind_of(op)] = max(roofs.get(kind_of(op), 0.0), best)
     return roofs
 
 
