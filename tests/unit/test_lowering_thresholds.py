@@ -190,3 +190,19 @@ def test_bytes_reach_beyond_a_16_bit_accumulator() -> None:
     assert np.abs(thresholds[thresholds != ALWAYS]).max() > 2**15
     images = (np.ones((256, 784)) * np.arange(256)[:, None]).astype(np.uint8)
     assert np.array_equal(execute(program, images)[bits], execute(lowered, images)[lowered.outputs[0]])
+
+
+@pytest.mark.parametrize("op", ["avg_pool2d", "channel_mean"])
+def test_an_op_that_mixes_elements_ends_a_chain_although_it_is_monotone(op: str) -> None:
+    """A mean rises with each of its inputs, but it is no function of one sum."""
+    builder, rng = ProgramBuilder(), np.random.default_rng(0)
+    x = builder.input("x", TensorType(DType.BITS, (4, 4, 8)))
+    window = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1, "padding_value": 0}
+    sums = builder.node(
+        "binary_conv2d", x, builder.signs(rng.random((8, 1, 1, 8)) < 0.5, "w"), layer="conv", attrs=window
+    )
+    pool = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "count_include_pad": 1}
+    floats = builder.node("to_float", sums, layer="conv")
+    means = builder.node(op, floats, layer="mean", attrs=pool if op == "avg_pool2d" else {})
+    program = builder.program((builder.node("sign", means, layer="act"),), {})
+    assert [node.op for node in make_thresholds(program).nodes][-2:] == [op, "sign"]

@@ -68,7 +68,7 @@ def never_falls(program: Program, node: Node) -> bool:
 
 
 def _monotone(program: Program, node: Node) -> Monotone | None:
-    return node.facts.monotone(program.constants_of(node)) if node.facts.product is None else None
+    return node.facts.monotone(program.constants_of(node)) if node.facts.is_elementwise else None
 
 
 def _range(program: Program, producers: Mapping[str, Node], name: str) -> tuple[int, int] | None:
