@@ -7,6 +7,7 @@ small. A block that no test can run stands below a line `<!-- not run: the reaso
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -100,6 +101,10 @@ def test_every_block_can_run_or_says_why_not(page: str) -> None:
 
 # What the reader of a page has before its first block.
 GIVEN = {
+    "docs/export.md": """
+import onebit
+program = onebit.load("mnist.onebit")
+""",
     "README.md": """
 import numpy as np, torch
 images = np.random.default_rng(0).integers(0, 256, (3, 1, 28, 28), dtype=np.uint8)
@@ -162,6 +167,7 @@ SMALLER = {
 
 def write_images(folder: Path, size: int, channels: int) -> None:
     """Two classes of four images for training and one for testing, in the layout of an image folder."""
+    require(importlib.util.find_spec("PIL"), "Pillow, to write images")
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -196,8 +202,16 @@ def give_two_steps(blocks: list[Block]) -> None:
     assert main(["train", "./real.toml", "--run-dir", "runs/real", *shlex.split(_SMALL)]) == 0
 
 
+def give_run(blocks: list[Block]) -> None:
+    """A trained run and its file, of digits for MNIST."""
+    require(importlib.util.find_spec("onnx"), "onnx, to write ONNX files")
+    assert main(["train", "bnn-digits", "--run-dir", "runs/mnist", *shlex.split(_SMALL)]) == 0
+    assert main(["convert", "runs/mnist", "-o", "mnist.onebit"]) == 0
+
+
 SET_UP: dict[str, Callable[[list[Block]], None]] = {
     "README.md": give_images,
+    "docs/export.md": give_run,
     "docs/recipes/add-an-experiment.md": give_experiment,
     "docs/training.md": give_two_steps,
 }
@@ -221,7 +235,6 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(module, "_registry", dict(module._registry))
     blocks = read(page)
     if page in SET_UP:
-        require_pillow()
         SET_UP[page](blocks)
     names: dict[str, Any] = {"__name__": "page"}
     exec(GIVEN.get(page, ""), names)
@@ -231,13 +244,6 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest
             run_console(page, block)
         else:
             exec(compile("\n" * block.line + block.text, page, "exec"), names)
-
-
-def require_pillow() -> None:
-    try:
-        import PIL  # noqa: F401
-    except ModuleNotFoundError:
-        require(False, "Pillow, to write images")
 
 
 @pytest.mark.parametrize(
