@@ -18,9 +18,7 @@ enum Source { F32, I32, U8, BITS }; /* bits count as -1 and +1 */
 
 /* Codes of steps: fma; then each function of one float; then each of two with the number of the chain on the
  * left, and after it the same with that number on the right. */
-constexpr int FMA = 0;
-constexpr int UNARY = 1;
-constexpr int BINARY = UNARY + ONEBIT_UNARY_COUNT;
+enum Code { FMA, UNARY, BINARY = UNARY + ONEBIT_UNARY_COUNT };
 
 /* Where the operand of an element comes from: one number, one a channel, one an element, one an element of a
  * sample (the same for every sample), one a row. */
