@@ -63,10 +63,10 @@ class _Unpack:
 
 def make_stages(device: Device, program: Program) -> Stages:
     """The stages that compute the program's outputs. The program must be verified."""
-    return _Builder(device, program).build()
+    return _StageBuilder(device, program).build()
 
 
-class _Builder:
+class _StageBuilder:
     def __init__(self, device: Device, program: Program) -> None:
         self.device = device
         self.program = program
