@@ -10,14 +10,14 @@ from support import ROOT
 
 FOLDERS = ("src", "csrc", "tests", "benchmarks", "examples")
 SUFFIXES = (".py", ".c", ".h", ".inc", ".cu", ".cuh")
-MOST_LINES = 500
-MOST_LINES_ISA = 300
+MAX_LINES = 500
+MAX_LINES_ISA = 300
 
 
 def too_long(path: Path) -> str | None:
     """Why `path` is too long, or None."""
     is_isa = path.suffix == ".c" and path.name.startswith(("x86_", "arm_", "wasm_"))
-    most = MOST_LINES_ISA if is_isa else MOST_LINES
+    most = MAX_LINES_ISA if is_isa else MAX_LINES
     lines = path.read_text(encoding="utf-8").count("\n")
     return f"{path}: {lines} lines, at most {most}: split it" if lines > most else None
 

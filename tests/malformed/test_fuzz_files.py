@@ -39,7 +39,7 @@ from program_samples import (
 SEED = 20240229
 FILES = 20_000
 SECONDS = 20.0  # for one file: what must be caught is a hang
-MOST_ELEMENTS = 1 << 20  # a program with larger values is loaded and verified, not executed
+MAX_ELEMENTS = 1 << 20  # a program with larger values is loaded and verified, not executed
 
 NUMBERS = (0, 1, -1, 2, 7, 8, 31, 32, 33, 64, 255, 256, 1000, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32)
 NUMBERS += (2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64, -(2**31), -(2**63), 10**30)
@@ -248,7 +248,7 @@ def judge(path: Path) -> str:
             r"'[^']*'|\d+", "…", message[len(str(path)) + 2 :].partition(": found ")[0]
         )
     verify(program)
-    if sum(type_.elements for type_ in program.values.values()) > MOST_ELEMENTS:
+    if sum(type_.elements for type_ in program.values.values()) > MAX_ELEMENTS:
         return "large"
     for name, y in execute(program, *feed(program), keep="all").items():
         type_ = program.values[name]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onebit.program import Node, Program
-from onebit.program.ops import Monotone
+from onebit.program.ops import Kind, Monotone
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ def find_chain(program: Program, producers: Mapping[str, Node], sign: Node) -> M
             return None
         if node.op == "to_float":
             break
-        following = node.inputs[0] if node.op in ("max_pool2d", "reshape") else monotone_input(program, node)
+        is_max_pool = node.facts.kind is Kind.POOL and node.facts.selects
+        through = is_max_pool or node.facts.kind is Kind.VIEW
+        following = node.inputs[0] if through else monotone_input(program, node)
         if following is None:
             return None
-        if node.op == "max_pool2d":
+        if is_max_pool:
             pools.append((node, len(nodes)))
         else:
             nodes.append(node)

@@ -15,6 +15,7 @@ from typing import cast
 from onebit.errors import EngineError
 from onebit.program import DType, Node, Program, TensorType
 from onebit.program.fusion import Step, fuse
+from onebit.program.ops import Kind
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.kernel_choice import make_product, make_residual
 from onebit.runtime.cuda.engine.residual_fusion import find_sum
@@ -124,7 +125,7 @@ class _StageBuilder:
             self._product(position, step)
         elif node.op in CHAIN_OPS:
             self._elementwise(position, node)
-        elif node.op == "reshape" and is_alias(self._type(node.inputs[0]), self._type(node.output)):
+        elif node.facts.kind is Kind.VIEW and is_alias(self._type(node.inputs[0]), self._type(node.output)):
             self.made.aliases[node.output] = node.inputs[0]
         else:
             values = [name for name in node.inputs if name not in self.program.constants]
@@ -135,11 +136,11 @@ class _StageBuilder:
         x, out = self._type(node.inputs[0]), self._type(node.output)
         if node.op == "threshold" and step.threshold is not None and step.flip is not None:
             return ThresholdOp(self.device, step.threshold, step.flip)
-        if node.op in ("max_pool2d", "avg_pool2d"):
+        if node.facts.kind is Kind.POOL:
             return Pool(self.device, node, x, out, step.flip)
         if node.op == "channel_mean":
             return ChannelMean(self.device, x.channels)
-        if node.op == "reshape":
+        if node.facts.kind is Kind.VIEW:
             return ReshapeBits(self.device)
         if node.op == "permute":
             return Permute(self.device, x, cast(tuple[int, ...], node.attrs["axes"]))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from onebit.program import OPS, DType, Node, Program, TensorType
+from onebit.program.ops import FloatKind
 from onebit.program.tensors import Array
 from onebit.runtime.abi import Binary, Unary
 from onebit.runtime.builder import rounded_attributes
@@ -112,7 +113,7 @@ def main_input(program: Program, types: Mapping[str, TensorType], node: Node) ->
 def step_of(program: Program, types: Mapping[str, TensorType], node: Node, main: str) -> ChainStep | None:
     """What a node does with its input `main`; None where converting it to float32 is all."""
     constants = [program.constants[name].array for name in node.inputs if name in program.constants]
-    if node.op in ("to_float", "sign"):
+    if node.facts.float_form.kind in (FloatKind.SAME, FloatKind.SIGN):
         return None
     if node.op == "scale_pixels":  # (2x − 255)/256: every step of it is exact
         return ChainStep(FMA_CODE, a=np.array([2 / 256], _NUMBER), b=np.array([-255 / 256], _NUMBER))
