@@ -73,3 +73,11 @@ def test_a_conversion_error_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert again.problems == error.problems
     assert str(again) == str(error)
+
+
+@pytest.mark.parametrize("room", ["data", "lowering", "runtime", "train"])
+def test_a_room_names_the_kinds_that_it_raises(room: str) -> None:
+    names = importlib.import_module(f"onebit.{room}.errors")
+    assert names.__all__
+    for name in names.__all__:
+        assert getattr(names, name) is getattr(onebit.errors, name)

@@ -1,0 +1,5 @@
+"""What this room raises. The kinds stand in `onebit.errors`, which every room may import."""
+
+from onebit.errors import CheckpointError, RecipeError, TrainError
+
+__all__ = ["CheckpointError", "RecipeError", "TrainError"]
