@@ -14,6 +14,7 @@ onebit_status onebit_check_open(const onebit_plan *plan) {
 }
 
 onebit_status onebit_check_value(const onebit_plan *plan, onebit_value value, const plan_value **found) {
+    *found = NULL;
     if (value < 0 || (size_t)value >= plan->value_count)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "value %d is not one of the plan's %zu values", (int)value,
                            plan->value_count);

@@ -63,6 +63,7 @@ static inline double bench_peak(onebit_isa isa) {
     if (isa == ONEBIT_ISA_AVX512)
         return BENCH_FMAS * 16 / bench_best(bench_fma_avx512, NULL) * 1e-9;
 #endif
+    (void)isa;
     return 0;
 }
 

@@ -27,16 +27,18 @@ static inline __m512i count(bool first, __m512i total, __m512i weights, const ch
     return first ? different : _mm512_add_epi32(total, different);
 }
 #else
+/* What the asm may read from a on: any of it. An array of no size would say so, but clang takes none. */
+typedef char anything[1 << 30];
 #define COUNT(address)                                                                                       \
     do {                                                                                                     \
         if (first)                                                                                           \
             __asm__("vpxord " address "%{1to16%}, %1, %0\n\tvpopcntd %0, %0"                                 \
                     : "=v"(total)                                                                            \
-                    : "v"(weights), "v"(weights), "r"(a), "r"(index), "m"(*(const char (*)[])a));            \
+                    : "v"(weights), "v"(weights), "r"(a), "r"(index), "m"(*(const anything *)a));            \
         else                                                                                                 \
             __asm__("vpxord " address "%{1to16%}, %2, %1\n\tvpopcntd %1, %1\n\tvpaddd %1, %0, %0"            \
                     : "+v"(total), "=&v"(different)                                                          \
-                    : "v"(weights), "r"(a), "r"(index), "m"(*(const char (*)[])a));                          \
+                    : "v"(weights), "r"(a), "r"(index), "m"(*(const anything *)a));                          \
     } while (0)
 static inline __attribute__((always_inline)) __m512i count(bool first, __m512i total, __m512i weights,
                                                            const char *a, size_t index, int scale) {
