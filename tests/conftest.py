@@ -18,10 +18,14 @@ os.environ["MKL_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("ONEBIT_ISA", None)  # tests name the ISA they mean
 os.environ.pop("ONEBIT_DEBUG", None)
+os.environ["ONEBIT_SHARING"] = "always"  # every thread does its share of every op, however small the test
+
+from collections.abc import Iterator
 
 import pytest
 
 from onebit.runtime import available_isas
+from onebit.runtime.library import Library, ThreadPool
 
 
 @pytest.fixture(params=available_isas())
@@ -29,3 +33,24 @@ def isa(request: pytest.FixtureRequest) -> str:
     """Every instruction set that this machine can run, one test each."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True)
+def threads_that_work(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that makes a pool of several threads must see at least two of one pool do shares of its ops.
+
+    One that means none to work, or does not run what it makes, says so: `@pytest.mark.idle_threads`.
+    """
+    pools: list[ThreadPool] = []
+    make = ThreadPool.__init__
+
+    def record(self: ThreadPool, lib: Library, threads: int) -> None:
+        make(self, lib, threads)
+        if threads > 1:
+            pools.append(self)
+
+    monkeypatch.setattr(ThreadPool, "__init__", record)
+    yield
+    if pools and request.node.get_closest_marker("idle_threads") is None:
+        busiest = max(sum(share > 0 for share in pool.shares()) for pool in pools)
+        assert busiest > 1, f"of {len(pools)} pools of several threads none had two at work"

@@ -5,8 +5,8 @@
 #include "base/float_env.h"
 #include "engine/internal.h"
 
-static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m, const onebit_gemm *gemm,
-                                const uint32_t *a, int32_t *out) {
+static onebit_status run_matmul(onebit_plan *plan, onebit_thread_pool *pool, uint64_t m,
+                                const onebit_gemm *gemm, const uint32_t *a, int32_t *out) {
     onebit_value in, product;
     onebit_gemm with_input = *gemm;
     onebit_status status = onebit_plan_packed_input(plan, 1, gemm->k, &in);
@@ -17,13 +17,9 @@ static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m,
         status = onebit_plan_output(plan, product);
     if (status == ONEBIT_OK)
         status = onebit_plan_finish(plan);
-    onebit_thread_pool *pool = NULL;
     onebit_engine *engine = NULL;
     if (status == ONEBIT_OK)
-        status = onebit_thread_pool_create(threads, ONEBIT_SHARE_LARGE, &pool);
-    if (status == ONEBIT_OK)
         status = onebit_engine_create(plan, pool, &engine);
-    onebit_thread_pool_release(pool);
     const void *inputs[] = {a};
     void *outputs[] = {out};
     if (status == ONEBIT_OK)
@@ -32,8 +28,8 @@ static onebit_status run_matmul(onebit_plan *plan, uint32_t threads, uint64_t m,
     return status;
 }
 
-onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m, uint64_t n, uint64_t k,
-                                   const uint32_t *a, const uint32_t *weights, int32_t *out) {
+onebit_status onebit_binary_matmul(const char *isa, onebit_thread_pool *pool, uint64_t m, uint64_t n,
+                                   uint64_t k, const uint32_t *a, const uint32_t *weights, int32_t *out) {
     if (!a || !weights || !out)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "binary_matmul: a, the weights or the output is NULL");
     if (n < 1 || n > INT32_MAX || k < 1 || k > INT32_MAX || m > INT32_MAX)
@@ -49,7 +45,7 @@ onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m
                         .weights = weights,
                         .weights_bytes = n * onebit_words((size_t)k) * sizeof *weights,
                         .epilogue = ONEBIT_EPILOGUE_I32};
-    status = run_matmul(plan, threads, m, &gemm, a, out);
+    status = run_matmul(plan, pool, m, &gemm, a, out);
     onebit_plan_release(plan);
     return status;
 }

@@ -269,9 +269,9 @@ ONEBIT_API onebit_status onebit_engine_memory(const onebit_engine *engine, onebi
 
 /* out[m][n] = k - 2 * popcount(a[m] xor weights[n]); a: [m][ceil(k / 32)], weights: [n][ceil(k / 32)]
  * words with zero padding bits. Packs the weights for the kernel on each call. */
-ONEBIT_API onebit_status onebit_binary_matmul(const char *isa, uint32_t threads, uint64_t m, uint64_t n,
-                                              uint64_t k, const uint32_t *a, const uint32_t *weights,
-                                              int32_t *out);
+ONEBIT_API onebit_status onebit_binary_matmul(const char *isa, onebit_thread_pool *pool, uint64_t m,
+                                              uint64_t n, uint64_t k, const uint32_t *a,
+                                              const uint32_t *weights, int32_t *out);
 /* out[r]: bits x[r][c] >= 0, packed; x: [rows][channels]. A NaN is refused. */
 ONEBIT_API onebit_status onebit_pack_sign(const char *isa, uint64_t rows, uint64_t channels, const float *x,
                                           uint32_t *out);

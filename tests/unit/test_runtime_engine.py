@@ -321,6 +321,7 @@ def test_constants_of_the_program_are_not_kept_alive() -> None:
     assert np.array_equal(engine(_images(2)), copy(_images(2)))
 
 
+@pytest.mark.idle_threads
 def test_an_engine_let_go_gives_back_its_memory() -> None:
     """60 engines of more than 4 MiB each: were they kept, that would be seen."""
     require(Path("/proc/self/statm").exists(), "/proc/self/statm, to see the memory of this process")
@@ -343,6 +344,7 @@ def test_an_engine_let_go_gives_back_its_memory() -> None:
     assert resident() - before < 64 * 2**20
 
 
+@pytest.mark.idle_threads
 def test_memory_is_counted(engine: Engine) -> None:
     memory = engine.memory
     assert memory.weights >= (33 * 3 + 3 * 2) * 4  # the packed weights, and what their tiles pad

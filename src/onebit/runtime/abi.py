@@ -212,7 +212,7 @@ STATUS_FUNCTIONS: dict[str, Sequence[Any]] = {
     "onebit_engine_clone": (_ENGINE, _OUT),
     "onebit_engine_memory": (_ENGINE, POINTER(MemoryInfo)),
     "onebit_engine_run": (_ENGINE, c_uint64, _ARRAY, _ARRAY, _ARRAY),
-    "onebit_binary_matmul": (c_char_p, c_uint32, c_uint64, c_uint64, c_uint64, _ARRAY, _ARRAY, _ARRAY),
+    "onebit_binary_matmul": (c_char_p, _POOL, c_uint64, c_uint64, c_uint64, _ARRAY, _ARRAY, _ARRAY),
     "onebit_pack_sign": (c_char_p, c_uint64, c_uint64, _ARRAY, _ARRAY),
     "onebit_pack_sign_planes": (c_char_p, c_uint64, c_uint64, c_uint64, _ARRAY, _ARRAY),
 }

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from onebit.errors import EngineError
 from onebit.program import words
-from onebit.runtime.library import check_threads, choose_isa, library
+from onebit.runtime.library import ThreadPool, check_threads, choose_isa, library
 
 Words = npt.NDArray[np.uint32]
 
@@ -37,10 +37,11 @@ def binary_matmul(
     chosen = choose_isa(isa)
     out = np.empty((len(a), len(w)), np.int32)
     if out.size:
+        pool = ThreadPool(library(), threads)
         library().call(
             "onebit_binary_matmul",
             chosen.encode(),
-            threads,
+            pool.handle,
             len(a),
             len(w),
             k,
