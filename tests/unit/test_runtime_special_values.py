@@ -1,9 +1,10 @@
-"""Zeros of either sign, subnormals, infinities and a NaN that arises inside, on the GPU engine: equal to the
-reference, bit for bit but for what a NaN carries."""
+"""Zeros of either sign, subnormals, infinities and a NaN that arises inside, on the engine of every
+instruction set and of a GPU: equal to the reference, bit for bit but for what a NaN carries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cuda_emulation.compile import compiler
 from cuda_emulation.device import EmulatedDevice
 from onebit.program import OPS, Constant, Node, Program, TensorType, execute, verify
 from onebit.program.ops import AttrKind, Role
+from onebit.runtime import Engine, available_isas
 from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from program_samples import bits, bits_constant, constant, f32, i32, signs
 from support import require
@@ -31,9 +33,16 @@ TAKE_INTEGERS = {"threshold", "to_float", "scale_pixels"}
 OF_FLOATS = sorted(name for name, op in OPS.items() if op.is_elementwise and name not in TAKE_INTEGERS)
 
 
-@pytest.fixture(autouse=True)
-def _needs_a_compiler() -> None:
+Make = Callable[[Program], Engine]
+
+
+@pytest.fixture(params=[*available_isas(), "an emulated GPU"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes an engine of a Program, for each kind of engine."""
+    if request.param in available_isas():
+        return partial(Engine, isa=request.param, threads=2)
     require(compiler(), "g++, which compiles kernels for the emulator")
+    return partial(CudaEngine, device=EmulatedDevice())
 
 
 def addends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,13 +51,13 @@ def addends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(nan, INF, values), np.where(nan, -INF, NOTHING)
 
 
-def check(program: Program, *inputs: np.ndarray) -> None:
+def check(make: Make, program: Program, *inputs: np.ndarray) -> None:
     """All outputs, on their own and together, are the reference's."""
     verify(program)
     for outputs in {program.outputs, *((name,) for name in program.outputs)}:
         version = program.with_outputs(*outputs)
         expected = execute(version, *inputs)
-        with CudaEngine(version, device=EmulatedDevice()) as engine:
+        with make(version) as engine:
             found = engine(*inputs)
         for name, y in zip(outputs, found if isinstance(found, tuple) else (found,), strict=True):
             assert_same(y, expected[name], f"{[node.op for node in program.nodes]}: {name}")
@@ -93,7 +102,7 @@ def calls(name: str, channels: int) -> Iterator[tuple[tuple[str, ...], dict[str,
 
 @pytest.mark.parametrize("channels", [len(FINITE), len(FINITE) + 1])  # four channels a thread, and one
 @pytest.mark.parametrize("op", OF_FLOATS)
-def test_an_elementwise_op(op: str, channels: int) -> None:
+def test_an_elementwise_op(make: Make, op: str, channels: int) -> None:
     """Each value meets each constant, or each other value; then the sign, in the same chain."""
     shape = (len(VALUES), channels)
     rows = np.repeat(VALUES[:, None], channels, 1)[None]
@@ -113,7 +122,7 @@ def test_an_elementwise_op(op: str, channels: int) -> None:
             outputs, values["s"] = ("y", "s"), bits(*shape)
         inputs = tuple(f"{name}{i}" for name in read for i in (0, 1))
         program = Program(inputs, outputs, tuple(nodes), constants, values)
-        check(program, *(x for name in read for x in data[name]))
+        check(make, program, *(x for name in read for x in data[name]))
 
 
 RIGHT: dict[str, tuple[dict[str, float], dict[float, float]]] = {
@@ -128,19 +137,19 @@ RIGHT: dict[str, tuple[dict[str, float], dict[float, float]]] = {
 
 
 @pytest.mark.parametrize("op", RIGHT)
-def test_known_values(op: str) -> None:
+def test_known_values(make: Make, op: str) -> None:
     """Written down, so that engine and reference cannot be wrong alike."""
     attrs, table = RIGHT[op]
-    x = np.array(list(table), np.float32)[None]
+    x = np.array([list(table)] * 2, np.float32)
     out = bits(len(table)) if op == "sign" else f32(len(table))
-    wanted = np.array(list(table.values()), np.int8 if op == "sign" else np.float32)[None]
+    wanted = np.array([list(table.values())] * 2, np.int8 if op == "sign" else np.float32)
     values = {"a": f32(len(table)), "b": f32(len(table)), "v": f32(len(table)), "y": out}
     nodes = (Node("add", ("a", "b"), "v"), Node(op, ("v",), "y", attrs))
-    with CudaEngine(Program(("a", "b"), ("y",), nodes, {}, values), device=EmulatedDevice()) as engine:
+    with make(Program(("a", "b"), ("y",), nodes, {}, values)) as engine:
         assert_same(engine(*addends(x)), wanted, op)
 
 
-def test_sums_of_integers_scaled_to_subnormals_and_beyond_the_largest() -> None:
+def test_sums_of_integers_scaled_to_subnormals_and_beyond_the_largest(make: Make) -> None:
     """The epilogue of a product: one fma, which neither flushes nor stops at the largest number."""
     rng = np.random.default_rng(0)
     n = len(FINITE)
@@ -153,10 +162,10 @@ def test_sums_of_integers_scaled_to_subnormals_and_beyond_the_largest() -> None:
             Node("sign", ("y",), "b"),
         )
         values = {"x": bits(9), "a": i32(n), "f": f32(n), "y": f32(n), "b": bits(n)}
-        check(Program(("x",), ("y", "b"), nodes, constants, values), signs(rng, 5, 9))
+        check(make, Program(("x",), ("y", "b"), nodes, constants, values), signs(rng, 5, 9))
 
 
-def test_a_residual_that_is_special() -> None:
+def test_a_residual_that_is_special(make: Make) -> None:
     """A binary convolution, the sum with such a value and its sign, in one kernel."""
     rng = np.random.default_rng(1)
     shape = (3, len(VALUES), 6)
@@ -178,13 +187,14 @@ def test_a_residual_that_is_special() -> None:
     values |= {"x": bits(*shape), "a": i32(*shape), "b": bits(*shape)}
     program = Program(("v0", "v1", "x"), ("y", "b"), nodes, constants, values)
     v = np.broadcast_to(VALUES[None, None, :, None], (2, *shape))
-    check(program, *addends(v), signs(rng, 2, *shape))
-    with CudaEngine(program, device=EmulatedDevice()) as engine:
-        assert any(op.op == "binary_conv2d+to_float+affine+add+sign" for op in engine.ops)
+    check(make, program, *addends(v), signs(rng, 2, *shape))
+    with make(program) as engine:
+        fused = any(op.op == "binary_conv2d+to_float+affine+add+sign" for op in engine.ops)
+        assert fused == isinstance(engine, CudaEngine)
 
 
 @pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d", "channel_mean"])
-def test_a_reduction(op: str) -> None:
+def test_a_reduction(make: Make, op: str) -> None:
     """Of two neighbours, whose sum float32 and float64 round to one number. Zeros may have either sign."""
     pairs = np.array([(a, b) for a in VALUES for b in VALUES if max(abs(a), abs(b)) != LARGEST], np.float32)
     x = pairs.reshape(1, -1, 2, 1) if op != "channel_mean" else pairs[None]
@@ -197,7 +207,7 @@ def test_a_reduction(op: str) -> None:
     program = Program(("v0", "v1"), ("y",), nodes, {}, {"v0": into, "v1": into, "v": into, "y": out})
     verify(program)
     expected = execute(program, *addends(x))["y"]
-    with CudaEngine(program, device=EmulatedDevice()) as engine:
+    with make(program) as engine:
         found = engine(*addends(x))
     zeros = (found == 0) & (expected == 0)
     assert_same(np.where(zeros, 0, found), np.where(zeros, 0, expected), op)
