@@ -6,7 +6,6 @@
 #include "kernels/binary_gemm/binary_gemm.h"
 #include "kernels/binary_gemm/panels.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { FLUSH = 31 };
@@ -39,21 +38,6 @@ static void count_different(size_t words, const uint32_t *a, const uint32_t *pan
     }
 }
 
-static void store(const onebit_epilogue *epilogue, size_t n, size_t count, const int32_t *v, char *out) {
-    if (epilogue->kind == ONEBIT_EPILOGUE_I32) {
-        memcpy(out + n * sizeof *v, v, count * sizeof *v);
-    } else if (epilogue->kind == ONEBIT_EPILOGUE_F32) {
-        float *to = (float *)out + n;
-        for (size_t lane = 0; lane < count; ++lane)
-            to[lane] = fmaf((float)v[lane], epilogue->scale[n + lane], epilogue->bias[n + lane]);
-    } else {
-        uint32_t bits = 0;
-        for (size_t lane = 0; lane < count; ++lane)
-            bits |= (uint32_t)(v[lane] >= epilogue->threshold[n + lane]) << lane;
-        ((uint32_t *)out)[n / N_TILE] = (bits ^ epilogue->flip[n / N_TILE]) & onebit_tail_mask(count);
-    }
-}
-
 static void run(const onebit_gemm_args *args) {
     size_t words = onebit_words(args->k);
     for (size_t n = args->n_begin; n < args->n_end; n += N_TILE) {
@@ -66,7 +50,7 @@ static void run(const onebit_gemm_args *args) {
                             different);
             for (size_t lane = 0; lane < N_TILE; ++lane)
                 v[lane] = (int32_t)args->k - 2 * (int32_t)different[lane];
-            store(args->epilogue, n, count, v, (char *)args->out + m * args->out_stride);
+            panels_store(args->epilogue, n, count, v, (char *)args->out + m * args->out_stride);
         }
     }
 }
