@@ -5,6 +5,9 @@
 #include "base/isa.h"
 #include "base/threads.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +51,9 @@ static void test_detection(void) {
         want[count++] = ONEBIT_ISA_AVX512;
     if (avx2)
         want[count++] = ONEBIT_ISA_AVX2;
+#elif defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMD)
+        want[count++] = ONEBIT_ISA_NEON;
 #endif
     want[count++] = ONEBIT_ISA_GENERIC;
     for (onebit_isas i = 0; i < count; ++i, left &= left - 1) {
