@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from onebit.nn import quantizers
 from onebit.program import DType, Node, Program, execute, unpack_bits
+from onebit.program.ops.facts import FloatKind
 from onebit.runtime import Engine, available_isas
 
 Array = np.ndarray[Any, Any]
@@ -215,6 +217,8 @@ def _in_torch(
             return torch.where(x >= 0, x, slope * x), bound
         case "relu" | "hardtanh":
             return x.clamp(node.attrs.get("min", 0.0), node.attrs.get("max", float("inf"))), dx
+        case _ if node.facts.float_form.kind is FloatKind.FUNCTION:
+            return _function(node, x, dx)
         case "sign":
             return torch.where(x >= 0, 1.0, -1.0), torch.zeros(x.shape)
         case "threshold":
@@ -251,6 +255,17 @@ def _pooled(node: Node, x: Tensor, kind: str) -> Tensor:
         if not node.attrs["count_include_pad"]:
             y = y / F.avg_pool2d(F.pad(torch.ones_like(image[:1]), pads), kernel, stride)
     return y.permute(0, 2, 3, 1)
+
+
+def _function(node: Node, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+    """PyTorch's function; where x is not certain, a slope of at most 2 (seen at x) carries it on."""
+    function = attrgetter(node.facts.float_form.torch)(torch)
+    at = x.clone().requires_grad_()
+    y = function(at, *node.attrs.values())
+    (slope,) = torch.autograd.grad(y.sum(), at)
+    assert bool((slope.abs() <= 2).all()), f"{node.op} rises by more than 2 to 1"
+    y = y.detach()
+    return y, torch.where(dx > 0, 2 * dx + 8 * EPSILON * (y.abs() + 2 * dx), 0.0)
 
 
 def _arithmetic(op: str, a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,15 @@ def test_a_float_form_names_functions_and_only_those(kind: FloatKind, torch: str
         FloatForm(kind, torch, onnx)
 
 
+@pytest.mark.parametrize("operand", ["y", "", "X"])
+def test_the_steps_of_a_function_are_of_known_operands(operand: str) -> None:
+    FloatForm(FloatKind.FUNCTION, "nn.functional.silu", "Mul", (("Sigmoid", "x"), ("Mul", "x", "_", 1.0)))
+    with pytest.raises(TypeError, match="onnx_steps are of a function, on x, _ and numbers"):
+        FloatForm(FloatKind.FUNCTION, "relu", "Relu", (("Relu", operand),))
+    with pytest.raises(TypeError, match="onnx_steps are of a function, on x, _ and numbers"):
+        FloatForm(FloatKind.SIGN, onnx_steps=(("Relu", "x"),))
+
+
 @pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.float_form.torch])
 def test_a_named_float_form_is_what_the_op_computes(name: str) -> None:
     op = OPS[name]

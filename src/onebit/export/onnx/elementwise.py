@@ -101,10 +101,15 @@ def _along(like: Placed, constant: Array) -> Array:
 
 
 def function(w: Writer, step: Step, node: Node) -> None:
-    """A function of one value and the attributes, which ONNX defines alike."""
+    """A function of one value and the attributes: its operator, or the steps that round as it does."""
     like, op = w.placed[node.inputs[0]], OPS[node.op]
-    others = [w.b.constant(np.float32(cast(float, node.attrs[name]))) for name in op.attrs]
-    made = w.b.node(op.float_form.onnx, [like.name, *others], w.fresh(step.output))
+    attrs = [cast(float, node.attrs[name]) for name in op.attrs]
+    steps = op.float_form.onnx_steps or ((op.float_form.onnx, "x", *attrs),)
+    made = like.name
+    for index, (operator, *operands) in enumerate(steps, 1):
+        named = {"x": like.name, "_": made}
+        names = [named[o] if isinstance(o, str) else w.b.constant(np.float32(o)) for o in operands]
+        made = w.b.node(str(operator), names, w.fresh(step.output) if index == len(steps) else "")
     w.place(step.output, made, like, Held(exact=w.held[node.inputs[0]].exact and op.tolerance == EXACT))
 
 

@@ -207,13 +207,22 @@ class FloatForm:
         torch: BINARY and FUNCTION: its name under `torch`, e.g. "nn.functional.relu"; the attributes follow
             the value, in the order in which the op declares them.
         onnx: BINARY and FUNCTION: its operator in ONNX; the attributes follow as inputs.
+        onnx_steps: FUNCTION: where that operator rounds otherwise than the op, operators that round alike,
+            one after the other: (operator, operands …), an operand being "x" (the value), "_" (what the step
+            before made) or a number.
     """
 
     kind: FloatKind
     torch: str = ""
     onnx: str = ""
+    onnx_steps: tuple[tuple[str | float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         named = self.kind in (FloatKind.BINARY, FloatKind.FUNCTION)
         if named != bool(self.torch) or named != bool(self.onnx):
             raise TypeError(f"float form {self.kind.value}: torch and onnx name a function, and only that")
+        known = all(o in ("x", "_") for _, *rest in self.onnx_steps for o in rest if isinstance(o, str))
+        if self.onnx_steps and not (self.kind is FloatKind.FUNCTION and known):
+            raise TypeError(
+                f"float form {self.kind.value}: onnx_steps are of a function, on x, _ and numbers"
+            )
