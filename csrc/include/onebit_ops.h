@@ -20,7 +20,8 @@ typedef enum {
 #define ONEBIT_UNARY_OPS(OP)                                                                                 \
     OP(ABS, 0, abs, 0, fabsf(x))                                                                             \
     OP(RELU, 1, relu, 0, x < 0.0f ? 0.0f : x)                                                                \
-    OP(HARDTANH, 2, hardtanh, 2, (x < p) ? p : (x > q) ? q : x)
+    OP(HARDTANH, 2, hardtanh, 2, (x < p) ? p : (x > q) ? q : x)                                              \
+    OP(HARDSWISH, 3, hardswish, 0, x *(x + 3.0f < 0.0f ? 0.0f : x + 3.0f > 6.0f ? 6.0f : x + 3.0f) / 6.0f)
 
 /* Functions of two floats: OP(NAME, number, name, value), the value for the floats a and b. */
 #define ONEBIT_BINARY_OPS(OP)                                                                                \

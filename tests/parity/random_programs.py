@@ -204,8 +204,11 @@ class ProgramMaker:
 
     def _activation(self, x: str, type_: TensorType) -> None:
         facts = self.facts[x]
-        if self.rng.random() < 0.5:
+        kind = self.rng.random()
+        if kind < 0.4:
             self._add("relu", (x,), type_, Facts(facts.places, facts.bound))
+        elif kind < 0.6:
+            self._add("hardswish", (x,), type_)
         else:
             self._add("hardtanh", (x,), type_, Facts(facts.places, 1.0), min=-1.0, max=0.75)
 

@@ -367,6 +367,7 @@ _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "rsub alpha": lambda x: torch.rsub(x, x * 0.3, alpha=4),
     "in place": lambda x: (x * 0.1).add_(1).mul_(0.3).relu_(),
     "relu6": F.relu6,
+    "hardswish": F.hardswish,
     "clamp both": lambda x: x.clamp(-1.3, 0.7),
     "clamp low": lambda x: x.clamp(min=-1.3),
     "clamp high": lambda x: x.clamp(max=0.7),

@@ -266,6 +266,20 @@ def test_hardtanh_rounds_its_bounds_to_float32() -> None:
     assert y.tolist() == [[low, to_float32(-0.1), 0.0, high, high, high]]
 
 
+def test_hardswish_rounds_each_of_its_steps() -> None:
+    x = np.float32([[-4, -3, -1.7, -0.0, 0.1, 2.9, 3, 7, np.inf, -np.inf]])
+    y = run(one_op("hardswish", {"x": f32(10)}, {}, f32(10)), x)[0]
+    expected = []
+    for v in x[0, :8].tolist():
+        clipped = min(max(to_float32(v + 3), 0.0), 6.0)
+        expected.append(to_float32(to_float32(v * clipped) / 6))
+    assert y[:8].tolist() == expected
+    assert expected[:2] == [0.0, 0.0]
+    assert y[7] == 7
+    assert y[8] == np.inf
+    assert np.isnan(y[9])
+
+
 @pytest.mark.parametrize(
     ("type_", "form"), [(u8, np.uint8), (i32, np.int32), (f32, np.float32), (bits, np.int8)]
 )

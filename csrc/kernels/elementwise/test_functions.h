@@ -9,6 +9,10 @@ static float want_unary(onebit_unary op, float x, float p, float q) {
         return isless(x, 0.0f) ? 0.0f : x;
     case ONEBIT_HARDTANH:
         return isnan(x) ? x : isless(x, p) ? p : isgreater(x, q) ? q : x;
+    case ONEBIT_HARDSWISH: {
+        const volatile float moved = x + 3.0f, product = x * fmaxf(fminf(moved, 6.0f), 0.0f);
+        return isnan(x) ? x : product / 6.0f;
+    }
     }
     CHECK(0, "no test for unary op %d", (int)op);
     return 0;

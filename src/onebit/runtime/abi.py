@@ -81,6 +81,7 @@ class Unary(IntEnum):
     ABS = 0
     RELU = 1
     HARDTANH = 2
+    HARDSWISH = 3
 
 
 class Binary(IntEnum):

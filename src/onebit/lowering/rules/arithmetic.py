@@ -129,6 +129,12 @@ def relu(context: Context, call: TorchCall, x: Value) -> Value:
     return pointwise(call, x) or Floats(context.node("relu", context.floats(x)))
 
 
+@lowers("aten.hardswish.default")
+def hardswish(context: Context, call: TorchCall, x: Value) -> Value:
+    """x·min(max(x + 3, 0), 6)/6."""
+    return pointwise(call, x) or Floats(context.node("hardswish", context.floats(x)))
+
+
 @lowers("aten.prelu.default")
 def prelu(context: Context, call: TorchCall, x: Value, weight: Value) -> Value:
     """x where x >= 0, else weight·x; PyTorch's channel axis is axis 1."""

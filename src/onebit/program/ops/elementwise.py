@@ -181,6 +181,14 @@ def _hardtanh(inputs: Sequence[Array], call: Call) -> Array:
     return np.where(x < low, low, np.where(x > high, high, x))
 
 
+def _hardswish(inputs: Sequence[Array], call: Call) -> Array:
+    x = inputs[0]
+    with np.errstate(all="ignore"):
+        moved = x + np.float32(3)
+        clipped = np.where(moved < 0, np.float32(0), np.where(moved > 6, np.float32(6), moved))
+        return np.asarray(x * clipped / np.float32(6))
+
+
 def _affine_form(constants: Constants) -> ScaleShift | None:
     return ScaleShift(0, constants[1], constants[2])
 
@@ -444,6 +452,30 @@ ELEMENTWISE_OPS = (
         tolerance=EXACT,
         float_form=FloatForm(FloatKind.FUNCTION, "nn.functional.hardtanh", "Clip"),
         attrs={"min": AttrKind.FLOAT, "max": AttrKind.FLOAT},
+        why_not_one_bit=_FLOAT,
+    ),
+    Op(
+        name="hardswish",
+        definition=(
+            "x f32 → f32 of the same shape. y = x·min(max(x + 3, 0), 6)/6, the sum, the product and the "
+            "quotient each rounded to float32 (as in PyTorch; −∞ gives NaN)."
+        ),
+        operands=(_X,),
+        infer=_infer_float,
+        compute=_hardswish,
+        kind=Kind.ELEMENTWISE,
+        product=None,
+        arithmetic=Arithmetic(Operations(float_adds=1, float_multiplies=2)),
+        monotone=not_monotone,
+        scale_shift=never_scale_shift,
+        selects=False,
+        tolerance=EXACT,
+        float_form=FloatForm(
+            FloatKind.FUNCTION,
+            "nn.functional.hardswish",
+            "HardSwish",
+            (("Add", "x", 3.0), ("Clip", "_", 0.0, 6.0), ("Mul", "x", "_"), ("Div", "_", 6.0)),
+        ),
         why_not_one_bit=_FLOAT,
     ),
 )
