@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import onebit
-from onebit.data.wav import SAMPLE_RATE, read_wav
+from onebit.data.wav import SAMPLE_RATE, fitted, read_wav
 
 if len(sys.argv) != 3:
     sys.exit(__doc__)
@@ -25,7 +25,8 @@ rate = int(program.metadata.get("sample_rate", SAMPLE_RATE))  # Hz, as in traini
 engine = onebit.Engine(program, threads=1)
 
 sound = read_wav(Path(sys.argv[2]), rate)
-sound = np.pad(sound, (0, max(0, window - len(sound))))
+if len(sound) < window:
+    sound = fitted(sound, window)  # in the middle of zeros, as in training and in `onebit run`
 step = window // 4
 for start in range(0, len(sound) - window + 1, step):
     samples = sound[start : start + window]

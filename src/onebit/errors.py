@@ -47,6 +47,18 @@ class ExportError(OnebitError, ValueError):
     """A Program has no such form, or was asked for in one that does not exist. The message says why."""
 
 
+class FileKindError(OnebitError, OSError):
+    """A path leads to a folder, a pipe, a socket or a device where a regular file is needed."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self.path, self.kind = path, kind
+        super().__init__(f"{path!r} is {kind}; a regular file is needed")
+
+    def __reduce__(self) -> Any:
+        """Pickled by what it was made of."""
+        return type(self), (self.path, self.kind)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One reason why a model cannot be converted.

@@ -59,8 +59,8 @@ ROOMS = {
     ),
 }
 
-# Modules beside the rooms: any room may import them, and they import the standard library alone.
-LEAVES = {"errors"}
+# Modules beside the rooms: any room may import them, and they import the standard library and each other.
+LEAVES = {"errors", "user_files"}
 
 # Names that `onebit/__init__.py` resolves lazily, and the room or leaf that each one opens.
 LAZY_NAMES = {
@@ -74,6 +74,7 @@ LAZY_NAMES = {
     "DataError": "errors",
     "EngineError": "errors",
     "ExportError": "errors",
+    "FileKindError": "errors",
     "OnebitError": "errors",
     "ProgramError": "errors",
     "RecipeError": "errors",

@@ -115,6 +115,25 @@ def test_inputs_that_do_not_fit(capsys: pytest.CaptureFixture[str], packed: Path
     assert "does not exist" in _say(capsys, "run", packed, good, "-o", tmp_path / "no" / "out.npy")
 
 
+def test_damaged_arrays(capsys: pytest.CaptureFixture[str], packed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 1, 4, 4), np.uint8))
+    whole = path.read_bytes()
+    header = (
+        str({"descr": "|u1", "fortran_order": False, "shape": (98765432101,)}).encode().ljust(117) + b"\n"
+    )
+    path.write_bytes(whole[:8] + len(header).to_bytes(2, "little") + header + bytes(32))
+    assert "its header promises 98765432101 uint8, 32 bytes are there" in _say(capsys, "run", packed, path)
+    generator = np.random.default_rng(6)
+    for _ in range(300):
+        raw = bytearray(whole)
+        for place in generator.integers(0, len(raw), 2):
+            raw[place] = generator.integers(0, 256)
+        path.write_bytes(raw)
+        assert main(["run", str(packed), str(path), "--json"]) in (0, 2)
+        assert "Traceback" not in capsys.readouterr().err
+
+
 def test_images_that_do_not_fit(capsys: pytest.CaptureFixture[str], packed: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="images need pillow")
     picture = tmp_path / "five.png"
@@ -122,7 +141,7 @@ def test_images_that_do_not_fit(capsys: pytest.CaptureFixture[str], packed: Path
     assert "5×4 pixels, the network takes 4×4; add --resize" in _say(capsys, "run", packed, picture)
     broken = tmp_path / "broken.png"
     broken.write_bytes(picture.read_bytes()[:20])
-    assert "no readable image" in _say(capsys, "run", packed, broken)
+    assert "cannot be read as an image" in _say(capsys, "run", packed, broken)
     assert main(["run", str(packed), str(picture), "--resize"]) == 0
     assert "five.png: class" in capsys.readouterr().out
 

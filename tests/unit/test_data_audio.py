@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 
 from onebit import data
 from onebit.data import DataError
-from onebit.data.wav import fitted, read_wav, resampled
+from onebit.data.wav import fitted, read_clip, read_wav, resampled
+from support import run_python
 
 RATE = 8000
 
@@ -90,6 +92,75 @@ def test_a_file_of_another_rate_is_resampled(tmp_path: Path) -> None:
 )
 def test_clips_stand_in_the_middle(count: int, expected: list[int]) -> None:
     assert fitted(np.arange(1, count + 1, dtype=np.float32), 5).tolist() == expected
+
+
+@pytest.mark.parametrize("samples", [1, 33, 700, 1599, 1600, 1601, 5000])
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (RATE, 2), (16000, 1), (11025, 1), (4000, 1)])
+def test_a_clip_is_the_fitted_sound(rate: int, channels: int, samples: int, tmp_path: Path) -> None:
+    """Of a longer file only the middle is read, which must change nothing."""
+    values = np.random.default_rng(2).integers(-(2**15), 2**15, (1600, channels)).tolist()
+    (tmp_path / "a.wav").write_bytes(wav_bytes(values, rate=rate))
+    clip = read_clip(tmp_path / "a.wav", RATE, samples)
+    assert clip.dtype == np.float32
+    expected = fitted(read_wav(tmp_path / "a.wav", RATE), samples)
+    np.testing.assert_allclose(clip, expected, rtol=0, atol=1e-6)
+    if rate == RATE:
+        assert clip.tolist() == expected.tolist()
+
+
+READ_BOUNDED = """
+import resource, sys
+from pathlib import Path
+from onebit.data.wav import read_clip, read_wav
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in (lambda p: read_wav(p, 8000), lambda p: read_clip(p, 8000, 8000)):
+    try:
+        read(Path(sys.argv[1]))
+    except ValueError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.parametrize("rate", [1, 2, 7, 100, 499, 500, 8000, 44100, 1 << 20])
+def test_no_rate_that_a_header_claims_takes_more_memory_than_the_sound(rate: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", [513] * 20000, rate=rate)
+    said = run_python(f"import sys; sys.argv = ['x', {str(path)!r}]\n{READ_BOUNDED}").splitlines()
+    assert int(said[-1]) < 64  # MiB; the 1 Hz of one file of this size took 1.8 GiB
+    refused = [line for line in said[:-1] if f"is of {rate} Hz by its header, and 8000 Hz are wanted" in line]
+    assert len(refused) == len(said) - 1 == (2 if rate < 500 else 0)
+    if rate < 500:
+        assert "a sound of 500 to 1048576 Hz is needed" in refused[0]
+
+
+def test_a_rate_that_is_asked_for_is_bounded_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", [1] * 9, rate=8000)
+    for wanted in (7, 128_001, 10**9):
+        with pytest.raises(DataError, match=f"is of 8000 Hz by its header, and {wanted} Hz are wanted"):
+            read_clip(path, wanted, 8)
+    assert read_clip(path, 8, 8).shape == read_clip(path, 128_000, 8).shape == (8,)
+
+
+def test_a_header_that_promises_gigabytes(tmp_path: Path) -> None:
+    raw = bytearray(wav_bytes([[1]] * 9))
+    raw[40:44] = struct.pack("<I", 2**32 - 2)
+    (tmp_path / "a.wav").write_bytes(raw)
+    with pytest.raises(DataError, match="its header promises 2147483647 frames, 9 are there"):
+        read_wav(tmp_path / "a.wav", RATE)
+
+
+def test_damaged_headers_are_one_clear_error(tmp_path: Path) -> None:
+    whole, generator, path = wav_bytes([[1]] * 9), np.random.default_rng(3), tmp_path / "a.wav"
+    broken = 0
+    for _ in range(2000):
+        raw = bytearray(whole[: generator.integers(0, len(whole) + 1)] if generator.random() < 0.2 else whole)
+        for place in generator.integers(0, len(raw), 2) if raw else []:
+            raw[place] = generator.integers(0, 256)
+        path.write_bytes(raw)
+        with contextlib.suppress(DataError):
+            broken -= len(read_clip(path, RATE, 8)) // 8
+        broken += 1
+    assert broken > 100
 
 
 def fsdd(root: Path) -> Path:

@@ -23,6 +23,7 @@ KINDS = {
     "DataError": ValueError,
     "EngineError": RuntimeError,
     "ExportError": ValueError,
+    "FileKindError": OSError,
     "ProgramError": ValueError,
     "RecipeError": ValueError,
     "TrainError": ValueError,

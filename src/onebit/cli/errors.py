@@ -15,7 +15,7 @@ INSTALL_WITH = {
     "matplotlib": "train",
     "tqdm": "train",
     "datasets": "data",
-    "PIL": "data",
+    "PIL": "images",
     "tensorboard": "tensorboard",
     "onnx": "onnx",
     "onnxruntime": "bench",
@@ -43,6 +43,8 @@ def existing_file(text: str, *, what: str, suffix: str = "") -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{text!r} is a folder; {what} is a file{f' ending in {suffix}' if suffix else ''}")
+    if path.exists():
+        raise UserError(f"{text!r} is a pipe, a socket or a device; {what} is a regular file")
     folder = path.parent
     if not folder.is_dir():
         raise UserError(f"no file {text!r}: the folder {str(folder)!r} does not exist")

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="OUT.npy", help="save the output array instead of printing it"
     )
-    parser.add_argument("--resize", action="store_true", help="rescale images to the size the network takes")
+    parser.add_argument(
+        "--resize", action="store_true", help="bring images to the size the network takes, as in training"
+    )
     parser.add_argument("--json", action="store_true", help="print the outputs as JSON")
     add_threads(parser)
 
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         kind.shape,
         bytes_in=kind.dtype is DType.U8,
         resize=args.resize,
+        windowed=program.metadata.get("stream") == "1",
         sample_rate=int(rate) if rate.isdecimal() else None,
     )
     from onebit.runtime import Engine

@@ -10,7 +10,7 @@ import torch
 
 from onebit.data.folder import FileKind, class_parts
 from onebit.data.splits import Split, Splits, make_splits
-from onebit.data.wav import SAMPLE_RATE, fitted, read_wav
+from onebit.data.wav import SAMPLE_RATE, read_clip
 from onebit.errors import DataError
 
 SAMPLES = 8000  # of a clip
@@ -58,7 +58,7 @@ def load_audio_folder(
 
 
 def _clips(paths: list[Path], sample_rate: int, samples: int) -> torch.Tensor:
-    clips = np.stack([fitted(read_wav(path, sample_rate), samples) for path in paths])
+    clips = np.stack([read_clip(path, sample_rate, samples) for path in paths])
     return torch.from_numpy(clips[:, None])
 
 

@@ -7,14 +7,13 @@ can be decoded at a half, a quarter or an eighth of its size if the window is st
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onebit.errors import DataError
+from onebit.data.pictures import BILINEAR, Item, in_bytes, opened
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -77,7 +76,7 @@ def _centred(width: int, height: int, across: float, down: float) -> Box:
 
 
 def read_window(
-    item: bytes | str,
+    item: Item,
     place: object,
     size: int,
     channels: int,
@@ -86,34 +85,24 @@ def read_window(
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode an image file (its bytes, or its path) and scale a window of it: uint8 (channels, size, size).
 
-    The window is drawn as `crops` says, or is `central`. Whatever the file holds (grey, CMYK, a palette,
-    transparency, 16-bit grey, an image smaller than the window) becomes grey or RGB of that size. Orientation
-    tags are not followed, since no one does on ImageNet. Raises `DataError`, which names `place` (its text).
+    The window is drawn as `crops` says, or is `central`. Whatever the file holds becomes grey or RGB (see
+    `pictures.in_bytes`) of that size, an image smaller than the window too. Raises `DataError`, which names
+    `place` (its text).
     """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
-            width, height = image.size
-            box, flip = (
-                (central(width, height), False)
-                if crops is None or generator is None
-                else crops.draw(width, height, generator)
-            )
-            if crops is not None:  # a test decodes in full, as everyone else's does
-                image.draft(None, _min_size(image.size, box, size))
-            image.load()
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            wanted = "L" if channels == 1 else "RGB"
-            image = image if image.mode == wanted else image.convert(wanted)
-            x, y = image.width / width, image.height / height
-            scaled = (box[0] * x, box[1] * y, min(box[2] * x, image.width), min(box[3] * y, image.height))
-            image = image.resize((size, size), Image.Resampling.BILINEAR, box=scaled)
-            pixels = np.asarray(image).reshape(size, size, channels)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" {item!r}", "") if isinstance(item, str) else str(error)
-        raise DataError(f"{place} cannot be read as an image: {reason or type(error).__name__}") from error
+    with opened(item, place) as image:
+        width, height = image.size
+        box, flip = (
+            (central(width, height), False)
+            if crops is None or generator is None
+            else crops.draw(width, height, generator)
+        )
+        if crops is not None:  # a test decodes in full, as everyone else's does
+            image.draft(None, _min_size(image.size, box, size))
+        picture = in_bytes(image, 1 if channels == 1 else 3)
+        x, y = picture.width / width, picture.height / height
+        scaled = (box[0] * x, box[1] * y, min(box[2] * x, picture.width), min(box[3] * y, picture.height))
+        picture = picture.resize((size, size), BILINEAR, box=scaled)
+        pixels = np.asarray(picture).reshape(size, size, channels)
     return np.ascontiguousarray((pixels[:, ::-1] if flip else pixels).transpose(2, 0, 1))
 
 

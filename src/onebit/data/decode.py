@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
+from onebit.data.pictures import read_picture
 from onebit.errors import DataError
 
 Size: TypeAlias = int | tuple[int, int]
-
-_GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 
 
 def decode_images(
@@ -27,8 +25,8 @@ def decode_images(
 
     `places[i]` is what an error calls image i. C is `channels` (1 or 3) or, when None, 1 if every image is
     grey and 3 otherwise. Without `image_size` all images must have one size; with it (an int for a square, or
-    (height, width)) each is scaled to cover that size and cut at the centre. Transparency is dropped; 16-bit
-    grey keeps its high byte.
+    (height, width)) each is scaled to cover that size and cut at the centre. `in_bytes` says what becomes of
+    pixels that are not 8-bit grey or RGB.
 
     Raises `DataError` for a file that is no image, images of several sizes, or a package that is missing.
     """
@@ -36,7 +34,7 @@ def decode_images(
     first_size: tuple[int, int] | None = None
     arrays: list[np.ndarray[Any, Any]] = []
     for item, place in zip(encoded, places, strict=True):
-        array = _decode(item, place, size, channels)
+        array = read_picture(item, place, channels=channels, size=size)
         height, width = array.shape[:2]
         if first_size is None:
             first_size = (height, width)
@@ -53,29 +51,6 @@ def decode_images(
     batch = np.stack(arrays)
     batch = batch[:, None] if batch.ndim == 3 else batch.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(batch))
-
-
-def _decode(
-    item: bytes | str, place: str, size: tuple[int, int] | None, channels: int | None
-) -> np.ndarray[Any, Any]:
-    """One image as uint8 (H, W) when grey, (H, W, 3) otherwise."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise DataError("decoding images needs Pillow: pip install 'onebit[data]'") from error
-    try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
-            image.load()
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            grey = image.mode in _GREY_MODES if channels is None else channels == 1
-            wanted = "L" if grey else "RGB"
-            image = image if image.mode == wanted else image.convert(wanted)
-            if size is not None and image.size != (size[1], size[0]):
-                image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{place} cannot be read as an image: {error}") from error
 
 
 def _as_size(image_size: Size | None) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from onebit.data.decode import Size, decode_images
+from onebit.data.pictures import SUFFIXES
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
 from onebit.errors import DataError
 
@@ -37,7 +38,7 @@ class FileKind:
 
 IMAGES = FileKind(
     "image",
-    frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}),
+    frozenset(SUFFIXES),
     LAYOUT_HELP,
 )
 

@@ -17,6 +17,7 @@ import torch
 from onebit.data.decode import Size, decode_images
 from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
 from onebit.errors import DataError
+from onebit.user_files import check_regular
 
 _PROBE_SECONDS = 5.0
 ADVICE = "download the data set where the hub can be reached and give its folder: --data-dir FOLDER"
@@ -200,6 +201,9 @@ def parquet_files(folder: Path) -> dict[str, list[str]]:
     """The parquet files below `folder` by split, told from how their names begin (train-00000-of-…)."""
     files: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.parquet")):
+        if path.is_dir():
+            continue
+        check_regular(path)  # pyarrow opens it by its name, and would wait for a pipe
         stem = path.stem.split("-")[0].split("_")[0].lower()
         parent = path.parent.name.lower()
         for split in ("train", "extra", "test", *VALIDATION_NAMES):

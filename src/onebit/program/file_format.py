@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from onebit.errors import ProgramError
+from onebit.errors import FileKindError, ProgramError
 from onebit.program import header
 from onebit.program.atomic import write_atomically
 from onebit.program.errors import fail, shorten
@@ -19,6 +18,7 @@ from onebit.program.graph import Constant, Graph
 from onebit.program.schema import Outline, to_json
 from onebit.program.tensors import Array
 from onebit.program.verify import verify
+from onebit.user_files import open_regular
 
 
 @default_float_environment()
@@ -45,13 +45,11 @@ def read(path: str | os.PathLike[str]) -> Graph:
         raise TypeError(f"load takes the path of a .onebit file, a str or Path; got {type(path).__name__}")
     target = Path(path)
     try:
-        mode = target.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            fail("file", "kind", kind, "a regular file")
-        with target.open("rb") as file:
+        with open_regular(target) as file:
             program = _read(file)
         verify(program)
+    except FileKindError as error:
+        raise ProgramError(f"{target}: file: kind: found {error.kind}, expected a regular file") from None
     except ProgramError as error:
         raise ProgramError(f"{target}: {error}") from None
     return program

@@ -18,6 +18,7 @@ import torch
 
 from onebit.errors import CheckpointError
 from onebit.train.files import write_atomically
+from onebit.user_files import open_regular
 
 FORMAT = 2
 FILE_NAME = "checkpoint.pt"
@@ -91,7 +92,8 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     Raises `CheckpointError` if the file is damaged or holds something else; `kind` says what it should be.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (
         OSError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, ValueError,
         pickle.UnpicklingError, zipfile.BadZipFile,

@@ -28,6 +28,7 @@ from onebit.train.fields import (
     OptimizerRecipe,
     Recipe,
 )
+from onebit.user_files import open_regular
 
 SECTIONS: dict[str, type[Any]] = {
     "data": DataRecipe,
@@ -62,7 +63,8 @@ def _text_of(name: str | Path) -> tuple[str, str]:
     path = Path(name)
     if isinstance(name, Path) or path.suffix == ".toml" or len(path.parts) > 1:
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            with open_regular(path) as opened:
+                return opened.read().decode("utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {str(path)!r}: {error}") from error
     known = recipe_names()
