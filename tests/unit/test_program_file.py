@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -51,6 +53,22 @@ def test_round_trip(program: Program, tmp_path: Path) -> None:
         assert (execute(back, *inputs, keep="all")[name] == y).all()
     with pytest.raises(ValueError, match="read-only"):
         next(iter(back.constants.values())).array[...] = 0
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_are_pickled_and_copied(program: Program, tmp_path: Path) -> None:
+    program.save(tmp_path / "p.onebit")
+    for one in (program, load(tmp_path / "p.onebit")):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert_same(one, pickle.loads(pickle.dumps(one, protocol)))
+        deep = copy.deepcopy(one)
+        assert_same(one, deep)
+        assert_same(one, copy.copy(one))
+        assert execute(deep, *feed(one)).keys() == execute(one, *feed(one)).keys()
+        for name, constant_ in deep.constants.items():
+            assert constant_.array is not one.constants[name].array
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            deep.nodes[0].attrs["k"] = 1  # type: ignore[index]
 
 
 def test_names_and_metadata_of_any_language(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ The ops themselves are defined in `onebit.program.ops`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,6 +30,11 @@ class Node:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by its fields: a mapping proxy can be neither."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self), tuple({**values, "attrs": dict(self.attrs)}.values())
 
     @property
     def facts(self) -> Op:
