@@ -13,6 +13,7 @@ from onebit.lowering.capture.single_sample import check_single_sample
 from onebit.lowering.lower import lower
 from onebit.lowering.passes.cleanup import name_values, remove_dead_code
 from onebit.lowering.passes.thresholds import make_thresholds
+from onebit.nn.wrappers import unwrapped
 from onebit.program import Program, verify
 from onebit.program.float_environment import default_float_environment, in_fresh_thread
 
@@ -21,7 +22,8 @@ from onebit.program.float_environment import default_float_environment, in_fresh
 def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = None) -> Program:
     """The inference of `model` as a Program: bits, integer thresholds, and floats only where needed.
 
-    model: in eval mode, float32, on the CPU.
+    model: in eval mode, float32, on the CPU. What torch.compile, DistributedDataParallel or DataParallel made
+        of one is the model inside.
     example_inputs: a tensor, or a tuple of tensors in the order of `model.forward`, batch first; float32 or
         uint8. Only shapes and dtypes matter: the shape of one sample becomes the Program's input shape, and
         any batch size can be run later.
@@ -30,7 +32,7 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
     An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.
     Raises ConversionError, which names each layer that cannot be converted, why, and what to do.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = unwrapped(model)
     inputs = check(model, example_inputs, name)
     captured = capture(model, inputs, name or type(model).__name__)
     program, hints = in_fresh_thread(lambda: lower(fold(captured)))  # PyTorch computes constants there

@@ -40,6 +40,7 @@ from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.from_float import BinaryOptions, binary_from_float
 from onebit.nn.module_scan import Calls, holds_products, keep_calling_layers_, obstacles, record_calls
 from onebit.nn.sequences import dropout_notes, normalized, reordered, replaced
+from onebit.nn.wrappers import inner_wrappers, without_parallel
 
 __all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
 
@@ -86,7 +87,8 @@ def binarize(
     inplace: bool = False,
 ) -> nn.Module:
     """Turn the nn.Linear, nn.Conv1d and nn.Conv2d layers of a model into binary ones that start from its
-    weights; returns the model, which is a copy unless inplace=True.
+    weights; returns the model, which is a copy unless inplace=True, and of DistributedDataParallel or
+    DataParallel the module inside.
 
         binary = onebit.nn.binarize(model, example=images[:2])
         print(onebit.nn.binarize_report(binary))               # what is binary, what stayed real, and why
@@ -119,7 +121,7 @@ def binarize(
     ValueError for a skipped name that is not in the model, for options that do not go together, and if no
     layer could be made binary.
     """
-    _check_model(model)
+    model = _checked(model, inplace)
     options = _options(weights, inputs, weight_scale, input_scale)
     check_choice("norm", norm, (None, *get_args(Norm)))
     check_count("min_terms", min_terms)
@@ -170,18 +172,28 @@ def binarize_report(model: nn.Module) -> BinarizeReport:
     return report
 
 
-def _check_model(model: nn.Module) -> None:
+def _checked(model: nn.Module, inplace: bool) -> nn.Module:
+    """The module itself, out of a wrapper that spreads batches; TypeError for what is no plain module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"binarize takes a torch.nn.Module; got {type(model).__name__}")
-    for name, module in model.named_modules():
+    inside = without_parallel(model)
+    if inplace and inside is not model:
+        raise TypeError(
+            f"a {type(model).__name__} would go on training the layers that it was made with: binarize its "
+            ".module in place, and wrap that again"
+        )
+    for name, module in inside.named_modules():
         kind = type(module).__name__
-        if kind in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel") or isinstance(
+        if kind in ("OptimizedModule", "FullyShardedDataParallel") or isinstance(
             module, torch.jit.ScriptModule
         ):
             raise TypeError(
                 f"{name or 'the model'} is a {kind}: binarize the plain module first, then compile, script "
                 "or distribute it"
             )
+    for name, fix in inner_wrappers(inside):
+        raise TypeError(f"{name} is a DistributedDataParallel: {fix}")
+    return inside
 
 
 def _options(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn import BinaryConv1d, BinaryLinear
+from onebit.nn.wrappers import inner_wrappers, without_parallel
 from onebit.ops.eligible import BINARY_LAYERS, BinaryLayer, Parts, parts_of
 from onebit.ops.layers import PackedConv1d, PackedConv2d, PackedLayer, PackedLinear
 from onebit.program.float_environment import default_float_environment, in_fresh_thread
@@ -27,7 +28,8 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
 
     Args:
         model: any torch.nn.Module with BinaryLinear, BinaryConv1d or BinaryConv2d layers, in eval mode. Not
-            one that torch.compile made: pack first, then compile.
+            one that torch.compile made: pack first, then compile. Of DistributedDataParallel and
+            DataParallel the module inside is packed.
         inplace: change the model itself instead of a copy.
         real_inputs: what becomes of layers with input_quantizer=None, which multiply one-bit weights by real
             numbers. "leave": they stay, so that every result is PyTorch's bit for bit. "pack": their
@@ -47,6 +49,8 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
         ValueError: training mode, a NaN in a latent weight, a model that cannot be copied, or nothing to
             pack; then the message says why for each layer.
     """
+    if isinstance(model, nn.Module):
+        model = without_parallel(model)
     _check(model, real_inputs)
     if not inplace:
         model = _copied(model)
@@ -85,6 +89,8 @@ def _check(model: nn.Module, real_inputs: str) -> None:
         raise TypeError(f"onebit.pack takes a torch.nn.Module, not {type(model).__name__}")
     if real_inputs not in ("leave", "pack"):
         raise ValueError(f"real_inputs must be 'leave' or 'pack'; got {real_inputs!r}")
+    for name, fix in inner_wrappers(model):
+        raise TypeError(f"onebit.pack: layer {name!r} is a DistributedDataParallel: {fix}")
     for name, module in model.named_modules():
         if type(module).__name__ == "OptimizedModule":
             raise TypeError(

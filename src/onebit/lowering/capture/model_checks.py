@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onebit.errors import ConversionError, Problem
+from onebit.nn.wrappers import inner_wrappers
 
 
 def check(model: Any, example_inputs: Any, name: Any = None) -> tuple[Tensor, ...]:
@@ -15,7 +16,11 @@ def check(model: Any, example_inputs: Any, name: Any = None) -> tuple[Tensor, ..
     if not isinstance(model, torch.nn.Module):
         why = f"it is {_described(model)}, not a torch.nn.Module"
         raise ConversionError([Problem("", type(model).__name__, "", why, "pass the model itself")])
-    problems = [*_check_mode(model), *_check_tensors(model)]
+    problems = [
+        Problem(path, type(model.get_submodule(path)).__name__, "", "it spreads batches over processes", fix)
+        for path, fix in inner_wrappers(model)
+    ]
+    problems += [*_check_mode(model), *_check_tensors(model)]
     inputs = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     problems += _check_inputs(model, inputs)
     if name is not None and not (isinstance(name, str) and _is_unicode(name)):
