@@ -21,9 +21,15 @@ def _power_of_two(x: Tensor) -> Tensor:
 class _AP2(torch.autograd.Function):
     """Forward the power of two, backward the identity: rounding a logarithm has no useful slope."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return _power_of_two(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

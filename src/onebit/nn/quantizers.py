@@ -126,13 +126,19 @@ def require_float(x: Tensor, who: str) -> None:
 
 class _SteSign(torch.autograd.Function):
     """sign with the saturating STE. Forward returns a fresh tensor, never an alias of its input: a compiled
-    Function that returns an alias loses its gradient without a word (pytorch#180642)."""
+    Function that returns an alias loses its gradient without a word (pytorch#180642). As all of this package
+    it has `setup_context` apart from `forward`, and a rule for vmap, which torch.func asks for."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.window = window
+    def forward(x: Tensor, window: float) -> Tensor:
         return sign_formula(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.window = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -143,10 +149,15 @@ class _SteSign(torch.autograd.Function):
 class _ApproxSign(torch.autograd.Function):
     """sign with the derivative of Bi-Real Net's piecewise quadratic."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         return sign_formula(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -163,11 +174,16 @@ def _wide(x: Tensor) -> Tensor:
 class _SwishSign(torch.autograd.Function):
     """sign with the derivative of BNN+'s SignSwish."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.beta = beta
+    def forward(x: Tensor, beta: float) -> Tensor:
         return sign_formula(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.beta = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -182,10 +198,15 @@ class _SwishSign(torch.autograd.Function):
 class _EDE(torch.autograd.Function):
     """sign with the derivative of k·tanh(t·x), k = max(1/t, 1); t is a tensor of one number."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:
-        ctx.save_for_backward(x, t)
+    def forward(x: Tensor, t: Tensor) -> Tensor:
         return sign_formula(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -199,11 +220,16 @@ class _EDE(torch.autograd.Function):
 class _Heaviside(torch.autograd.Function):
     """1 where x >= 0, else 0, with the saturating STE."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.window = window
+    def forward(x: Tensor, window: float) -> Tensor:
         return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.window = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -214,11 +240,16 @@ class _Heaviside(torch.autograd.Function):
 class _StochasticSign(torch.autograd.Function):
     """+1 where noise < p(x), else -1; noise is uniform on [0, 1), float32, of x's shape."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, noise: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor, noise: Tensor) -> Tensor:
         p = ((x.to(noise.dtype) + 1) / 2).clamp(0, 1)
         return (noise < p).to(x.dtype) * 2 - 1
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

@@ -38,6 +38,7 @@ from onebit.nn.pixels import ScalePixels
 from onebit.nn.quantizers import EDE, ApproxSign, SteSign, StochasticSign, SwishSign
 from onebit.nn.quantizers_weight import ReCU
 from onebit.nn.saved_functions import PIXELS, SIGNS, SavedGrid, batch_norm, max_pool2d, product, sign
+from onebit.nn.tracing import in_torch_func
 
 __all__ = ["save_bits_"]
 
@@ -120,9 +121,11 @@ class SavedMaxPool2d(nn.MaxPool2d):
 
 
 def _saves(x: Tensor) -> bool:
-    """Whether to save in our way: in a training step in float32. Autocast casts what it likes: not then."""
-    autocast = torch.is_autocast_enabled(x.device.type)
-    return torch.is_grad_enabled() and x.dtype == torch.float32 and not autocast and not emits_markers()
+    """Whether to save in our way: in a training step in float32. Autocast casts what it likes, and under
+    torch.func's transforms a tensor has no bits of its own: not then."""
+    if torch.is_autocast_enabled(x.device.type) or in_torch_func():
+        return False
+    return torch.is_grad_enabled() and x.dtype == torch.float32 and not emits_markers()
 
 
 _SIGN_QUANTIZERS = (SteSign, StochasticSign, ApproxSign, SwishSign, EDE, RSign, ReCU)

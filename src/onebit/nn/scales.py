@@ -39,10 +39,15 @@ class _LooseGradient(torch.autograd.Function):
     g arrives as α·G, because α is multiplied in after the sum: g/α is the paper's G.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, binary: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
+    def forward(binary: Tensor, weight: Tensor) -> Tensor:
         return binary.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

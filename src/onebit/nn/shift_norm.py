@@ -35,22 +35,26 @@ __all__ = ["ShiftBatchNorm1d", "ShiftBatchNorm2d"]
 
 
 class _ShiftNorm(torch.autograd.Function):
-    """(y, mean, r) of one batch; x (N, C, ...), gamma and beta (C,), all of one dtype."""
+    """(y, mean, r, what the backward pass needs) of one batch; x (N, C, ...), gamma and beta (C,), all of one
+    dtype."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
         axes = (0, *range(2, x.ndim))
         wide = (-1, *[1] * (x.ndim - 2))
         mean = x.mean(dim=axes)
         centred = x - mean.reshape(wide)
         r = (centred * ap2(centred)).mean(dim=axes).add(eps).rsqrt()
         shift, factor = ap2(r), ap2(gamma)
-        ctx.save_for_backward(centred, shift, factor)
-        ctx.mark_non_differentiable(mean, r)
         y = centred * (shift * factor).reshape(wide) + beta.reshape(wide)
-        return y, mean, r
+        return y, mean, r, centred, shift, factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[3:])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -110,8 +114,8 @@ class _ShiftBatchNorm(nn.Module):
                 f"{type(self).__name__} needs more than one value per channel in training mode; "
                 f"got an input of shape {tuple(x.shape)}"
             )
-        y, mean, r = cast(
-            tuple[Tensor, Tensor, Tensor],
+        y, mean, r, *_ = cast(
+            tuple[Tensor, ...],
             _ShiftNorm.apply(x, self.weight, self.bias, self.eps),  # type: ignore[no-untyped-call]
         )
         with torch.no_grad():

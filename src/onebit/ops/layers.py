@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear
 from onebit.nn.convolution import padded
+from onebit.nn.tracing import in_torch_func
 
 _Ops = torch.ops.onebit
 
@@ -131,6 +132,8 @@ class PackedLinear(PackedLayer):
 
 
 def _is_channels_last(x: Tensor) -> bool:
+    if in_torch_func():
+        return False
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
