@@ -21,7 +21,7 @@ if len(sys.argv) != 3:
     sys.exit(__doc__)
 program = onebit.load(sys.argv[1])
 window = program.values[program.inputs[0]].shape[-1]  # samples that the network takes at once
-rate = int(program.metadata.get("sample_rate", SAMPLE_RATE))  # Hz, as in training
+rate = int(program.text("sample_rate") or SAMPLE_RATE)  # Hz, as in training
 engine = onebit.Engine(program, threads=1)
 
 sound = read_wav(Path(sys.argv[2]), rate)
@@ -36,4 +36,5 @@ for start in range(0, len(sound) - window + 1, step):
     probability = np.exp(scores - scores.max())
     probability /= probability.sum()
     best = int(probability.argmax())
-    print(f"{start / rate:6.2f} s  class {best}  {probability[best]:.0%}")
+    name = program.classes[best] if program.classes else f"class {best}"
+    print(f"{start / rate:6.2f} s  {name}  {probability[best]:.0%}")

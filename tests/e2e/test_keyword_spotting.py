@@ -66,12 +66,18 @@ def test_words_are_learned_packed_and_recognized(tmp_path: Path, capsys: pytest.
     alone = answer(capsys, "eval", file, "--data-dir", folder)
     assert alone["packed"] == both["packed"]
     clips = [folder / f"{word}_ann_{number}.wav" for word in WORDS for number in range(5)]
-    scores = np.array(answer(capsys, "run", file, *clips)["values"])
+    ran = answer(capsys, "run", file, *clips)
+    scores = np.array(ran["values"])
+    assert ran["classes"] == sorted(WORDS) == load(file).metadata["classes"]
+    assert ran["samples"] == [
+        {"input": str(clip), "class": int(row.argmax()), "name": sorted(WORDS)[row.argmax()]}
+        for clip, row in zip(clips, scores, strict=True)
+    ]
     assert scores.shape == (15, 3)
     assert (scores.argmax(axis=1) == np.repeat(range(3), 5)).mean() > 0.75
     for clip, row in zip(clips, scores, strict=True):  # padded as `run` pads it, so it answers the same
         probability = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        assert listen(file, clip) == [f"  0.00 s  class {row.argmax()}  {probability.max():.0%}"]
+        assert listen(file, clip) == [f"  0.00 s  {sorted(WORDS)[row.argmax()]}  {probability.max():.0%}"]
 
 
 def listen(file: Path, clip: Path) -> list[str]:

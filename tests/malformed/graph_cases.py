@@ -72,6 +72,36 @@ CASES: dict[str, tuple[Change, str]] = {
     "output dangling": (graph(["ghost"], "outputs"), "output 'ghost': an output exists"),
     "output twice": (graph(["y", "y"], "outputs"), "output 'y': outputs are unique"),
     "metadata value is a number": (graph(1, "metadata", "model"), "metadata.'model': type: found 1"),
+    "metadata value is a list": (
+        graph(["a"], "metadata", "model"),
+        "metadata 'model': its text: found ['a']",
+    ),
+    "classes are text": (graph("abc", "metadata", "classes"), "metadata 'classes': type: found 'abc'"),
+    "classes are a number": (graph(3, "metadata", "classes"), "metadata.'classes': type: found 3"),
+    "classes are an object": (graph({"a": 1}, "metadata", "classes"), "metadata.'classes': type: found {"),
+    "classes are none": (graph([], "metadata", "classes"), "metadata 'classes': number of names: found 0"),
+    "classes are too many": (
+        graph(["a"] * 50_001, "metadata", "classes"),
+        "metadata 'classes': number of names: found 50001, expected 1 to 50000",
+    ),
+    "classes hold a number": (graph(["a", 1], "metadata", "classes"), "metadata.'classes'[1]: type: found 1"),
+    "classes hold a list": (
+        graph([["a"]], "metadata", "classes"),
+        "metadata.'classes'[0]: type: found ['a']",
+    ),
+    "a class without a name": (graph(["a", ""], "metadata", "classes"), "'classes'[1]: length of a name"),
+    "a class with a long name": (
+        graph(["a" * 257], "metadata", "classes"),
+        "metadata 'classes'[0]: length of a name: found 257 characters",
+    ),
+    "a class that cannot be shown": (
+        graph(["\x1b[2J"], "metadata", "classes"),
+        "metadata 'classes'[0]: characters of a name: found '\\x1b[2J'",
+    ),
+    "classes of another number": (
+        graph(["a", "b"], "metadata", "classes"),
+        "metadata 'classes': number of names: found 2, expected ",
+    ),
     "metadata is not Unicode": (graph("\ud800", "metadata", "model"), "a str of Unicode characters"),
     # nodes
     "nodes are an object": (graph({}, "nodes"), "nodes: type: found {}, expected a list"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from onebit.cli.errors import UserError, existing_file
 from onebit.cli.options import add_data, add_threads
-from onebit.cli.runs import PREPARATION, existing_run
+from onebit.cli.runs import PREPARATION, existing_run, prepared_as
 from onebit.cli.show import print_json, table
 
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> _
         of_run = run_recipe(run_dir).data
         as_trained: dict[str, Any] = {field: getattr(of_run, field) or None for field in PREPARATION}
         return _opened(of_run.name, args.data_dir, as_trained)
-    name = args.data or program.metadata.get("data")
-    if name is None:
+    name = args.data or program.text("data")
+    if not name:
         raise UserError(f"{args.what[0]!r} does not say what it was trained on; add e.g. --data digits")
     prepared: dict[str, Any] = {
-        field: int(program.metadata[field])
+        field: value
         for field in PREPARATION
-        if args.data is None and program.metadata.get(field, "").isdecimal()
+        if args.data is None and (value := prepared_as(program, field)) is not None
     }
     return _opened(name, args.data_dir, prepared)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from onebit.cli.errors import existing_file
@@ -47,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
     for kind, values in types.items():
         print(f"{kind:9} {', '.join(f'{name} {kind_}' for name, kind_ in values.items())}")
     for key, value in program.metadata.items():
-        print(f"{key:9} {value}")
+        if isinstance(value, str):
+            print(f"{key:9} {value}")
+    if program.classes:
+        named = ", ".join(f"{number} {name}" for number, name in enumerate(program.classes))
+        print(fill(named, 80, initial_indent="classes   ", subsequent_indent=10 * " "))
     print(f"\n{summary}")
     if energy:
         print(f"\n{_energy_table(energy)}")

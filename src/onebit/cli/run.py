@@ -8,11 +8,13 @@ onebit run fsdd.onebit seven.wav
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onebit.cli.errors import UserError, existing_file
 from onebit.cli.options import add_threads
+from onebit.cli.runs import prepared_as
 from onebit.cli.show import print_json
 
 if TYPE_CHECKING:
@@ -54,14 +56,13 @@ def run(args: argparse.Namespace) -> int:
             f"{args.file!r} has {counts}; `onebit run` takes one of each: use onebit.Engine in Python"
         )
     kind = program.values[program.inputs[0]]
-    rate = program.metadata.get("sample_rate", "")
     batch = read_inputs(
         args.inputs,
         kind.shape,
         bytes_in=kind.dtype is DType.U8,
         resize=args.resize,
-        windowed=program.metadata.get("stream") == "1",
-        sample_rate=int(rate) if rate.isdecimal() else None,
+        windowed=program.text("stream") == "1",
+        sample_rate=prepared_as(program, "sample_rate"),
     )
     from onebit.runtime import Engine
 
@@ -73,21 +74,41 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"{args.output}: {output.dtype} {tuple(output.shape)}")
     if args.json:
-        print_json({"output": program.outputs[0], "shape": output.shape, "values": output.tolist()})
+        document = {"output": program.outputs[0], "shape": output.shape, "values": output.tolist()}
+        print_json({**document, **_named(output, args.inputs, program.classes)})
     elif not args.output:
-        _show(output, args.inputs)
+        _show(output, args.inputs, program.classes)
     return 0
 
 
-def _show(output: npt.NDArray[Any], names: list[str]) -> None:
+def _named(output: npt.NDArray[Any], inputs: list[str], classes: Sequence[str]) -> dict[str, Any]:
+    """What --json says beyond numbers where the file names its classes: whose highest score is which."""
+    if not classes or output.ndim != 2:
+        return {}
+    highest = output.argmax(axis=1).tolist()
+    samples = [
+        {"input": _name_of(index, len(output), inputs), "class": number, "name": classes[number]}
+        for index, number in enumerate(highest)
+    ]
+    return {"classes": classes, "samples": samples}
+
+
+def _name_of(index: int, samples: int, inputs: list[str]) -> str:
+    """The file that a sample is, or its number in the one file that holds them all."""
+    return inputs[index] if len(inputs) == samples else f"sample {index}"
+
+
+def _show(output: npt.NDArray[Any], inputs: list[str], classes: Sequence[str]) -> None:
     """One line a sample: the class with the highest score, then the scores."""
     if output.ndim != 2:
         print(output)
         return
     for index, scores in enumerate(output[:_MAX_SHOWN]):
-        name = names[index] if len(names) == len(output) else f"sample {index}"
+        name = _name_of(index, len(output), inputs)
+        best = int(scores.argmax())
+        title = f"{best} ({classes[best]})" if classes else f"{best}"
         values = " ".join(f"{value:.4g}" for value in scores[:_MAX_SHOWN])
         more = " …" if len(scores) > _MAX_SHOWN else ""
-        print(f"{name}: class {int(scores.argmax())}   scores {values}{more}")
+        print(f"{name}: class {title}   scores {values}{more}")
     if len(output) > _MAX_SHOWN:
         print(f"… {len(output) - _MAX_SHOWN} more; -o FILE.npy saves all")

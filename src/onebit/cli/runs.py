@@ -46,15 +46,17 @@ def existing_run(text: str) -> Path:
 
 
 def convert_run(run: Path) -> tuple[torch.nn.Module, Program]:
-    """A run's best model and its Program, which remembers the recipe and how to get the data set."""
+    """A run's best model and its Program, which remembers the recipe, the classes' names and how to get the
+    data set."""
     import torch
 
     from onebit import lowering, models
-    from onebit.train import load_model, run_recipe
+    from onebit.train import load_model, run_classes, run_recipe
 
     recipe = run_recipe(run)
     model = load_model(run)
-    program = lowering.convert(model, torch.zeros_like(models.example_input(model)), name=recipe.name)
+    example = torch.zeros_like(models.example_input(model))
+    program = lowering.convert(model, example, name=recipe.name, classes=run_classes(run))
     metadata = {**program.metadata, "recipe": recipe.name, "data": recipe.data.name}
     for field in PREPARATION:  # 0: as the data set comes
         if value := getattr(recipe.data, field):
@@ -70,6 +72,16 @@ def read_program(what: str) -> Program:
     from onebit.program import load
 
     return load(path)
+
+
+def prepared_as(program: Program, field: str) -> int | None:
+    """The number that a file's metadata keeps for a field of `PREPARATION`; None where it keeps none."""
+    text = program.text(field)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UserError(f"the file's metadata says {field} = {text[:40]!r}, which is no number of that kind")
+    return int(text)
 
 
 def torch_scores(model: torch.nn.Module, images: torch.Tensor) -> npt.NDArray[Any]:

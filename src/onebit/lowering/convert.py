@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,10 +18,17 @@ from onebit.lowering.passes.thresholds import make_thresholds
 from onebit.nn.wrappers import unwrapped
 from onebit.program import Program, verify
 from onebit.program.float_environment import default_float_environment, in_fresh_thread
+from onebit.program.graph import CLASSES
 
 
 @default_float_environment()
-def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = None) -> Program:
+def convert(
+    model: torch.nn.Module,
+    example_inputs: Any,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Program:
     """The inference of `model` as a Program: bits, integer thresholds, and floats only where needed.
 
     model: in eval mode, float32, on the CPU. What torch.compile, DistributedDataParallel or DataParallel made
@@ -28,9 +37,12 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
         uint8. Only shapes and dtypes matter: the shape of one sample becomes the Program's input shape, and
         any batch size can be run later.
     name: stored as the Program's metadata "name", a str; the model's class name if None.
+    classes: the names of the classes, one a channel of the (first) output, as in a data set's `classes`. The
+        Program keeps them as its metadata "classes", and `onebit run` shows them.
 
     An output that is a sign stays bits, which engines return as int8 ±1; every other output is float32.
-    Raises ConversionError, which names each layer that cannot be converted, why, and what to do.
+    Raises ConversionError, which names each layer that cannot be converted, why, and what to do; ProgramError
+    where `classes` are not as many names as there are channels.
     """
     model = unwrapped(model)
     inputs = check(model, example_inputs, name)
@@ -42,5 +54,12 @@ def convert(model: torch.nn.Module, example_inputs: Any, *, name: str | None = N
         program = transform(program)
         verify(program)
     program = name_values(program, hints)
+    if classes is not None:
+        program = replace(program, metadata={**program.metadata, CLASSES: _listed(classes)})
     verify(program)
     return program
+
+
+def _listed(classes: Any) -> Any:
+    """A list, unless it is no sequence or a single text, which `verify` refuses."""
+    return list(classes) if isinstance(classes, Sequence) and not isinstance(classes, str) else classes

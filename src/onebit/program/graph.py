@@ -6,7 +6,7 @@ The ops themselves are defined in `onebit.program.ops`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
@@ -15,6 +15,8 @@ import numpy as np
 
 from onebit.program.ops import OPS, Call, Constants, Op
 from onebit.program.tensors import Array, Attr, DType, TensorType, unpack_bits
+
+CLASSES = "classes"  # the one key of metadata under which a list stands
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Graph:
     be saved, summarized and run.
 
     `values` holds the type of every input and node output. Shapes of values are those of one sample.
+    `metadata` is text by key, and under "classes" a list of names: see `classes`.
     """
 
     inputs: tuple[str, ...]
@@ -72,7 +75,17 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Constant]
     values: Mapping[str, TensorType]
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, one a channel of the first output; () where nothing tells them."""
+        return tuple(self.metadata.get(CLASSES, ()))
+
+    def text(self, key: str) -> str:
+        """The metadata's text under this key; "" where there is none."""
+        found = self.metadata.get(key, "")
+        return found if isinstance(found, str) else ""
 
     def __repr__(self) -> str:
         """One line, since constants may be megabytes; `summary()` says more."""
@@ -97,5 +110,9 @@ class Graph:
         return tuple(self.constants[name].logical if name in self.constants else None for name in node.inputs)
 
     def with_outputs(self, *names: str) -> Self:
-        """The same program with these values as its outputs, e.g. to look at hidden bits."""
-        return replace(self, outputs=tuple(names))
+        """The same program with these values as its outputs, e.g. to look at hidden bits.
+
+        Names of classes are kept only if the first output stays what it is.
+        """
+        metadata = {k: v for k, v in self.metadata.items() if k != CLASSES or names[:1] == self.outputs[:1]}
+        return replace(self, outputs=tuple(names), metadata=metadata)

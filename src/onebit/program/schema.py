@@ -79,7 +79,7 @@ class Outline:
             _fail("nodes", "their number", len(nodes), f"at most {limits.MAX_NODES}")
         self.nodes = tuple(self._node(i, item) for i, item in enumerate(nodes))
         self.metadata = {
-            key: _text(f"metadata.{shorten(key)}", item)
+            key: _text_or_list(f"metadata.{shorten(key)}", item)
             for key, item in _mapping("metadata", graph["metadata"]).items()
         }
 
@@ -163,6 +163,12 @@ def _text(place: str, raw: Any) -> str:
     if not isinstance(raw, str):
         _fail(place, "type", raw, "a string")
     return raw
+
+
+def _text_or_list(place: str, raw: Any) -> str | list[str]:
+    if isinstance(raw, list):
+        return [_text(f"{place}[{i}]", item) for i, item in enumerate(raw)]
+    return _text(place, raw)
 
 
 def _attr(place: str, raw: Any) -> Attr:

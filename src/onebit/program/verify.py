@@ -10,7 +10,7 @@ import numpy as np
 from onebit.errors import ProgramError
 from onebit.program import limits
 from onebit.program.errors import fail, shorten
-from onebit.program.graph import Constant, Graph, Node
+from onebit.program.graph import CLASSES, Constant, Graph, Node
 from onebit.program.ops import OPS, AttrKind, Op, Role
 from onebit.program.tensors import WORD_BITS, Array, DType, TensorType
 
@@ -36,6 +36,7 @@ def verify(program: Graph) -> None:
         used.update(node.inputs)
         defined.add(node.output)
     _check_outputs(program, defined)
+    _check_class_count(program)
     extra = next((name for name in program.values if name not in defined), None)
     if extra is not None:
         fail(f"value {shorten(extra)}", "every typed value is used", "no input or output of this name", "one")
@@ -105,8 +106,29 @@ def _check_containers(program: Graph) -> None:
             fail("program", what, shorten(names), f"a tuple of at least {least} name")
     for key, text in program.metadata.items():
         _check_name("metadata key", key)
-        if not isinstance(text, str) or not _is_unicode(text):
+        if key == CLASSES:
+            _check_classes(text)
+        elif not isinstance(text, str) or not _is_unicode(text):
             fail(f"metadata {shorten(key)}", "its text", shorten(text), "a str of Unicode characters")
+
+
+def _check_classes(names: object) -> None:
+    place = f"metadata {CLASSES!r}"
+    if not isinstance(names, (list, tuple)):
+        fail(place, "type", shorten(names), "a list of names")
+    if not 1 <= len(names) <= limits.MAX_CLASSES:
+        fail(place, "number of names", len(names), f"1 to {limits.MAX_CLASSES}")
+    for index, name in enumerate(names):
+        _check_name(f"{place}[{index}]", name)
+
+
+def _check_class_count(program: Graph) -> None:
+    """There is a name for each channel of the first output."""
+    shape = program.values[program.outputs[0]].shape
+    channels = shape[-1] if shape else 1
+    if CLASSES in program.metadata and len(program.classes) != channels:
+        expected = f"{channels}, one for each channel of the output {shorten(program.outputs[0])}"
+        fail(f"metadata {CLASSES!r}", "number of names", len(program.classes), expected)
 
 
 def _is_unicode(text: str) -> bool:

@@ -7,7 +7,7 @@ from onebit.train.evaluation import Evaluation, evaluate
 from onebit.train.fields import Recipe
 from onebit.train.loop import RunResult, train
 from onebit.train.recipe import load_recipe, recipe_names, recipe_toml
-from onebit.train.rundir import load_model, run_recipe
+from onebit.train.rundir import load_model, run_classes, run_recipe
 
 __all__ = [
     "BatchSource",
@@ -24,6 +24,7 @@ __all__ = [
     "load_recipe",
     "recipe_names",
     "recipe_toml",
+    "run_classes",
     "run_recipe",
     "train",
 ]

@@ -174,7 +174,7 @@ class _Run:
         self.step = self._make_step(notes)
         self.watch = Watch(self.model) if recipe.diagnose else None
         if checkpoint is None:
-            world.agreed(lambda: begin_run(self.folder, recipe))
+            world.agreed(lambda: begin_run(self.folder, recipe, source.classes))
         else:
             self._restore(checkpoint)
         self.progress = Progress(

@@ -1,8 +1,9 @@
-"""A run folder: recipe, checkpoint, metrics, TensorBoard events, curves, result and model."""
+"""A run folder: recipe, classes, checkpoint, metrics, TensorBoard events, curves, result and model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from onebit.train import checkpoint as checkpoints
 from onebit.train.fields import Recipe
 from onebit.train.files import write_atomically, write_text_atomically
 from onebit.train.recipe import load_recipe, recipe_toml, recipe_tree
+from onebit.user_files import open_regular
 
 RECIPE_NAME = "recipe.toml"
 MODEL_NAME = "model.pt"
 RESULT_NAME = "result.json"
+CLASSES_NAME = "classes.json"
 
 
 def default_run_dir(name: str, *, resume: bool) -> Path:
@@ -44,13 +47,42 @@ def find_checkpoint(run_dir: Path, *, resume: bool) -> Path | None:
     return found if found.exists() else None
 
 
-def begin_run(run_dir: Path, recipe: Recipe) -> None:
-    """Make the folder and keep the resolved recipe in it."""
+def begin_run(run_dir: Path, recipe: Recipe, classes: Sequence[str] = ()) -> None:
+    """Make the folder and keep the resolved recipe in it, and the names of the data set's classes.
+
+    They are not kept where the recipe gives the model another number of classes than the data set has.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainError(f"cannot make the run folder {str(run_dir)!r}: {error}") from error
+    if classes and recipe.model.options.get("classes") == len(classes):
+        names = json.dumps([_printable(name) for name in classes], indent=0, ensure_ascii=False)
+        write_text_atomically(run_dir / CLASSES_NAME, names + "\n")
     write_text_atomically(run_dir / RECIPE_NAME, recipe_toml(recipe))
+
+
+def _printable(name: str) -> str:
+    """The name as a Program takes it: 1 to 256 characters that can be shown."""
+    return "".join(c if c.isprintable() else "_" for c in name[:256]) or "_"
+
+
+def run_classes(run_dir: str | Path) -> list[str] | None:
+    """The names of the classes that a run was trained on; None if it has kept none.
+
+    Raises `TrainError` if the file is damaged.
+    """
+    path = Path(run_dir).expanduser() / CLASSES_NAME
+    try:
+        with open_regular(path) as file:
+            names = json.loads(file.read().decode("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainError(f"{path} cannot be read: {error}; remove it to go without names") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TrainError(f"{path}: a list of names is needed; remove it to go without names")
+    return names
 
 
 def write_result(run_dir: Path, state: dict[str, torch.Tensor], result: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
@@ -128,10 +129,9 @@ class ModelBuilder:
         stored = sum(len(tensor.raw_data) for tensor in self._initializers)
         if stored > MAX_BYTES:
             raise ExportError(f"the ONNX file would hold {stored} bytes of weights, at most {MAX_BYTES} fit")
-        names = self.program.metadata
         graph = helper.make_graph(
             self._nodes,
-            names.get("name") or "onebit",
+            self.program.text("name") or "onebit",
             [self._info(name) for name in self.program.inputs],
             [self._info(name) for name in dict.fromkeys(self.program.outputs)],
             self._initializers,
@@ -145,7 +145,11 @@ class ModelBuilder:
             producer_name="onebit",
             producer_version=__version__,
         )
-        helper.set_model_props(made, dict(names))
+        properties = {
+            key: value if isinstance(value, str) else json.dumps(list(value), ensure_ascii=False)
+            for key, value in self.program.metadata.items()
+        }
+        helper.set_model_props(made, properties)
         try:
             self.onnx.checker.check_model(made, full_check=True)
         except self.onnx.checker.ValidationError as error:  # an operator that this opset lacks
