@@ -99,7 +99,6 @@ def drive(run_dir: str, kills: list[str]) -> None:
     """Fork the sittings; print for each how it ended, as a line of JSON."""
     # Imported once, before the forks: whatever is slow to import and every sitting needs.
     import matplotlib.backends.backend_agg  # noqa: F401
-    import sklearn.datasets  # noqa: F401
     import torch._dynamo  # torch.optim imports it
 
     import onebit.train  # noqa: F401

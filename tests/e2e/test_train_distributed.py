@@ -107,7 +107,6 @@ def task_steps(out: str) -> None:
 def pairs(tasks: list[list[str]]) -> None:
     """For each task fork the processes as torchrun would start them; print the exit statuses."""
     import matplotlib.backends.backend_agg  # noqa: F401
-    import sklearn.datasets  # noqa: F401
     import torch._dynamo  # noqa: F401, torch.optim imports it
 
     import onebit.train  # noqa: F401

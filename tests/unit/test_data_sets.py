@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from onebit import data
-from onebit.data import DataError
+from onebit.data import DataError, digits
 
 
 def test_digits_are_bytes_and_always_the_same_split() -> None:
@@ -155,13 +156,7 @@ def test_an_unreachable_hub_is_one_error_that_names_data_dir(tmp_path: Path) -> 
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("missing", "name", "command"),
-    [("datasets", "mnist", "onebit[data]"), ("sklearn.datasets", "digits", "onebit[train]")],
-)
-def test_a_missing_package_names_its_extra(
-    monkeypatch: pytest.MonkeyPatch, missing: str, name: str, command: str
-) -> None:
+def refuse_import(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     real = builtins.__import__
 
     def refuse(module: str, *args: object, **kwargs: object) -> object:
@@ -170,8 +165,36 @@ def test_a_missing_package_names_its_extra(
         return real(module, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(DataError, match=command.replace("[", r"\[")):
-        data.load(name)
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_import(monkeypatch, "datasets")
+    with pytest.raises(DataError, match=r"onebit\[data\]"):
+        data.load("mnist")
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"'digits' needs scikit-learn: pip install 'onebit\[train\]'"):
+        data.load("digits")
+
+
+def test_digits_are_those_of_scikit_learn_with_and_without_importing_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+
+    def check() -> None:
+        values, labels = digits._read()
+        np.testing.assert_array_equal(values, bunch.images)
+        np.testing.assert_array_equal(labels, bunch.target)
+
+    with monkeypatch.context() as patched:
+        refuse_import(patched, "sklearn.datasets")
+        check()
+    elsewhere = ModuleSpec("sklearn", None, is_package=True)
+    elsewhere.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(digits, "find_spec", lambda name: elsewhere)
+    check()  # imported, as the folder has no such file
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/no-such-folder"])
