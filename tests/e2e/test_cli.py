@@ -1,4 +1,5 @@
-"""The commands as a user types them, each in a process of its own: few, as importing torch is slow."""
+"""The commands as a user types them, in a process of their own: few, as importing torch is slow. What a
+command computes is asked of it in this process."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onebit.cli import main
 from onnx_runtime import require_onnx, session
 
 DIGITS = (1, 8, 8)
@@ -80,7 +82,9 @@ def test_eval_counts_what_differs(run: Path, packed: Path) -> None:
     assert report["scores_that_differ"] == 0
 
 
-def test_eval_notices_another_network(run: Path, packed: Path, tmp_path: Path) -> None:
+def test_eval_notices_another_network(
+    run: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A file whose first flip bits are inverted is another network, and eval must see that."""
     from dataclasses import replace
 
@@ -96,14 +100,20 @@ def test_eval_notices_another_network(run: Path, packed: Path, tmp_path: Path) -
         mask[-1] = (1 << channels % 32) - 1
     other = replace(program, constants={**program.constants, name: Constant(flip.type, flip.array ^ mask)})
     save(other, tmp_path / "other.onebit")
-    report = json.loads(onebit("eval", str(run), str(tmp_path / "other.onebit"), "--json").stdout)
+    capsys.readouterr()
+    assert main(["eval", str(run), str(tmp_path / "other.onebit"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert report["predictions_that_differ"] > 100
 
 
-def test_eval_of_a_file_uses_the_data_it_was_trained_on(packed: Path) -> None:
-    done = onebit("eval", str(packed))
-    assert "digits, 360 test images" in done.stdout
-    assert "PyTorch" not in done.stdout
+def test_eval_of_a_file_uses_the_data_it_was_trained_on(
+    packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["eval", str(packed)]) == 0
+    said = capsys.readouterr().out
+    assert "digits, 360 test images" in said
+    assert "PyTorch" not in said
 
 
 def test_eval_of_a_file_prepares_images_as_in_training(
@@ -111,8 +121,6 @@ def test_eval_of_a_file_prepares_images_as_in_training(
 ) -> None:
     """Images of several sizes, brought to 6×6 grey for training: the file alone must know that."""
     from PIL import Image
-
-    from onebit.cli import main
 
     random = np.random.default_rng(2)
     for index in range(40):
