@@ -365,6 +365,8 @@ _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "self": lambda x: x / (x + 1000) - x,
     "alpha 2": lambda x: torch.add(x, x * 0.3, alpha=2) - torch.sub(x, x * 0.7, alpha=0.5),
     "rsub alpha": lambda x: torch.rsub(x, x * 0.3, alpha=4),
+    "alpha and a number": lambda x: torch.add(x, 3.25, alpha=0.5) * torch.sub(x, 0.1, alpha=2),
+    "alpha and a constant": lambda x: torch.sub(torch.add(x, torch.arange(31.0), alpha=3), 7, alpha=5),
     "in place": lambda x: (x * 0.1).add_(1).mul_(0.3).relu_(),
     "relu6": F.relu6,
     "hardswish": F.hardswish,

@@ -171,6 +171,8 @@ REFUSED: dict[str, tuple[nn.Module, Any, tuple[str, ...]]] = {
     "clamp by tensors": (Do(lambda x: x.clamp(torch.zeros(4), torch.ones(4))), X, ("bounds are tensors",)),
     "clamp upside down": (Do(lambda x: x.clamp(1.0, 0.0)), X, ("a clamp to [1.0, 0.0]",)),
     "alpha": (Do(lambda x: torch.add(x, x, alpha=0.3)), X, ("alpha=0.3", "step of its own")),
+    "alpha of a number": (Do(lambda x: torch.add(x, 1 / 3, alpha=3)), X, ("alpha=3", "step of its own")),
+    "alpha of a subnormal": (Do(lambda x: torch.add(x, 3e-45, alpha=0.25)), X, ("alpha=0.25", "of its own")),
     "arithmetic on bytes": (Do(lambda x: x + 1), X.to(torch.uint8), ("torch.uint8", "ScalePixels")),
     "sign of one number": (
         Do(lambda x: ((x @ torch.ones(4, 1)).squeeze(-1) >= 0).float()),

@@ -63,7 +63,12 @@ def _binary(context: Context, call: TorchCall, op: str, a: Operand, b: Operand, 
 
 def _scaled(context: Context, b: Operand, alpha: float) -> Value:
     """alpha·b, where that is exact: PyTorch rounds a + alpha·b once."""
-    if abs(frexp(alpha)[0]) != 0.5:
+    value = as_value(b)
+    if isinstance(value, Known):
+        exact = value.tensor.double() * float(np.float32(alpha))  # 48 bits at most
+        if torch.equal(exact.float().double(), exact):
+            return Known(exact.float(), value.hint)
+    if isinstance(value, Known) or abs(frexp(alpha)[0]) != 0.5:
         context.refuse(
             f"an addition or subtraction with alpha={alpha}, which PyTorch computes with one rounding",
             "multiply in a step of its own, as in a + alpha * b",
