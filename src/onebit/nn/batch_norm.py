@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onebit.nn.markers import emits_markers
 from onebit.nn.modes import modes_kept
 
 __all__ = ["BatchNormFeatures", "reestimate_batch_norm_"]
@@ -93,4 +94,7 @@ class BatchNormFeatures(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return super().forward(x)
+        if emits_markers():  # the same numbers, with the batch where a Program has it
+            y = super().forward(x.movedim(-1, 1).flatten(2))
+            return torch.unflatten(y, 2, x.shape[1:-1]).movedim(1, -1)
         return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)

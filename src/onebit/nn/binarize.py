@@ -39,7 +39,7 @@ from onebit.nn.binary_layer import BinaryLayer, InputScale, WeightScale, check_c
 from onebit.nn.binary_linear import BinaryLinear
 from onebit.nn.from_float import BinaryOptions, binary_from_float
 from onebit.nn.module_scan import Calls, holds_products, keep_calling_layers_, obstacles, record_calls
-from onebit.nn.sequences import dropout_notes, normalized, reordered, replaced
+from onebit.nn.sequences import dropout_notes, normalized, padded, reordered, replaced
 from onebit.nn.wrappers import inner_wrappers, without_parallel
 
 __all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
@@ -95,9 +95,10 @@ def binarize(
         onebit.nn.reestimate_batch_norm_(binary, batches)      # then fine-tune in the ordinary loop
 
     Stride, padding, dilation, groups, bias, dtype, device, mode and names stay; a layer that got a BatchNorm
-    in front is a `NormedLayer`. A layer that cannot be replaced safely is left real, and the report says why:
-    weights shared, parametrized, computed by a hook or read without calling the layer; subclasses; other
-    paddings than by zeros; layers without weights yet.
+    in front is a `NormedLayer`, or has it in front of the pad that stands before it. A layer that cannot be
+    replaced safely is left real, and the report says why: weights shared, parametrized, computed by a hook or
+    read in a forward pass without calling the layer; subclasses; other paddings than by zeros; layers without
+    weights yet.
 
     weights, inputs: quantizers for the weights and the inputs of the layers: a name of
         `onebit.nn.quantizers.names()`, a module (each layer gets a copy) or None (stays real:
@@ -116,7 +117,7 @@ def binarize(
     depthwise: True to include convolutions whose groups have one channel each.
     example: an input of the model (a tuple: several arguments, a mapping: keywords), with which it is run
         once, in eval mode. With it: the true order of the layers, layers that are never called stay real, and
-        no BatchNorm goes in where a normalization already stands.
+        no BatchNorm goes in where a normalization already stands, a subclass with an activation inside apart.
 
     ValueError for a skipped name that is not in the model, for options that do not go together, and if no
     layer could be made binary.
@@ -150,9 +151,14 @@ def binarize(
     notes = reordered(model, ids, calls) if reorder else []
     notes += dropout_notes(model, ids, calls)
     normed = ids - normalized(model, calls) if norm is not None else set()
+    pads = padded(model, calls)
     done: dict[str, str] = {}
     for name, layer in layers.items():
-        new, done[name] = _binary(layer, options, id(layer) in normed)
+        binary, done[name] = _binary(layer, options)
+        new: nn.Module = binary
+        if id(layer) in normed:
+            new, where = _normed(model, layer, binary, pads.get(id(layer)))
+            done[name] += where
         model = replaced(model, name, layer, new)
     if any(isinstance(m, nn.TransformerEncoderLayer) for m in model.modules()):
         keep_calling_layers_(model)
@@ -279,9 +285,7 @@ def _nothing(model: nn.Module, reasons: Mapping[str, str]) -> str:
     return f"no layer of this {type(model).__name__} can be made binary:{why}"
 
 
-def _binary(
-    layer: nn.Linear | nn.Conv1d | nn.Conv2d, options: BinaryOptions, normed: bool
-) -> tuple[nn.Module, str]:
+def _binary(layer: nn.Linear | nn.Conv1d | nn.Conv2d, options: BinaryOptions) -> tuple[BinaryLayer, str]:
     """The layer's replacement, and what to say of it."""
     said = [
         "weights and inputs"
@@ -293,11 +297,24 @@ def _binary(
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups > 1 and options["input_scale"]:
         options = {**options, "input_scale": None}
         said.append("no K, as it is grouped")
-    binary = binary_from_float(layer, options)
-    if not normed:
-        return binary, ", ".join(said)
-    norm = _norm_for(layer).to(device=layer.weight.device, dtype=layer.weight.dtype)
-    return NormedLayer(norm, binary).train(layer.training), ", ".join([*said, "BatchNorm in front"])
+    return binary_from_float(layer, options), ", ".join(said)
+
+
+def _normed(
+    model: nn.Module, layer: nn.Linear | nn.Conv1d | nn.Conv2d, binary: BinaryLayer, pad: str | None
+) -> tuple[nn.Module, str]:
+    """The layer's replacement with a BatchNorm in front, and what to say of it.
+
+    Of a layer behind a pad the BatchNorm goes before the pad, into its place in `model`: the constant is for
+    the convolution to see, not for the statistics, and only so can a Program have it.
+    """
+    norm = _norm_for(layer).to(device=layer.weight.device, dtype=layer.weight.dtype).train(layer.training)
+    old = None if pad is None else model.get_submodule(pad)
+    if pad is None or len(cast(Any, old).padding) != 2 * (layer.weight.ndim - 2):  # or it pads other axes
+        return NormedLayer(norm, binary).train(layer.training), ", BatchNorm in front"
+    assert old is not None
+    replaced(model, pad, old, nn.Sequential(OrderedDict(norm=norm, pad=old)).train(old.training))
+    return binary, ", BatchNorm in front of its padding"
 
 
 def _norm_for(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Module:

@@ -3,15 +3,18 @@
 A layer can be replaced only where the model uses it by calling it. PyTorch's own nn.MultiheadAttention reads
 `out_proj.weight` and multiplies by itself; a replaced layer would be used with its latent weights, as if they
 were real, and nobody would notice. So: known classes are named, the source of every parent is read for
-`self.layer.weight`, and with an example input it is seen which layers are called, and in which order.
+`self.layer.weight`, as far as a forward pass may get there, and with an example input it is seen which layers
+are called, and in which order.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +29,36 @@ from onebit.nn.modes import modes_kept
 __all__ = ["Calls", "centred", "holds_products", "obstacles", "passes_through", "record_calls"]
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-_PASSING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity, nn.Flatten, nn.Unflatten)
+_PADS = (nn.modules.padding._ConstantPadNd,)
+_PASSING = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity, nn.Flatten, nn.Unflatten),
+    *_PADS,
+)
 # Reading one of these of a weight does not use the weight.
 _METADATA = {"dtype", "device", "shape", "size", "ndim", "requires_grad", "is_cuda", "layout"}
-# Methods of which the source says nothing about a forward pass.
-_NOT_FORWARD = ("init", "reset", "repr", "load", "save", "tie_")
+# Where a forward pass begins: what Python calls by itself.
+_ROOTS = {"forward", "__call__", "__getattr__", "__getitem__", "__iter__", "__len__", "__contains__"}
+
+
+def is_norm(module: nn.Module) -> bool:
+    """A normalization that subtracts a mean, or a subclass of one, which may do more. (Not RMSNorm.)"""
+    return isinstance(module, _NORMS)
 
 
 def centred(module: nn.Module) -> bool:
-    """A normalization whose output has zero mean, so that its sign says something. (Not RMSNorm.)"""
-    return isinstance(module, _NORMS)
+    """A normalization whose output has zero mean, so that its sign says something.
+
+    A subclass with a forward of its own may have an activation inside, as timm's BatchNormAct2d: its sign may
+    be +1 everywhere. `record_calls` looks at what such a one gives.
+    """
+    own = type(module).forward.__module__.startswith(("torch.nn.", "onebit.nn."))
+    return is_norm(module) and own and "forward" not in vars(module) and not module._forward_hooks
+
+
+def _has_both_signs(y: Tensor) -> bool:
+    """At least a tenth of the numbers below 0, and a tenth not: what follows has something to decide."""
+    below = float((y < 0).float().mean())
+    return 0.1 <= below <= 0.9
 
 
 def passes_through(module: nn.Module) -> bool:
@@ -43,11 +66,16 @@ def passes_through(module: nn.Module) -> bool:
     return isinstance(module, _PASSING)
 
 
+def is_pad(module: nn.Module) -> bool:
+    """A module that puts a constant around its input, ConstantPad2d or ZeroPad1d say."""
+    return isinstance(module, _PADS)
+
+
 def holds_products(module: nn.Module) -> bool:
     """The module itself multiplies by weights of its own: dense, convolution, embedding, recurrent …"""
     if isinstance(module, (BinaryLayer, nn.Linear, nn.Conv1d, nn.Conv2d)):
         return True
-    return not centred(module) and any(
+    return not is_norm(module) and any(
         "weight" in name and parameter is not None and (is_lazy(parameter) or parameter.ndim >= 2)
         for name, parameter in module._parameters.items()
     )
@@ -114,7 +142,12 @@ def _of_its_parameters(module: nn.Module, owners: Mapping[int, list[str]]) -> st
 
 def _direct_uses(model: nn.Module) -> Iterator[tuple[int, str]]:
     """(id of a layer, reason) where the source of a module says `self.path.to.layer.weight`."""
-    read = {kind: _weights_read(kind) for kind in {type(module) for module in model.modules()}}
+    methods = {kind: list(_methods(kind)) for kind in {type(module) for module in model.modules()}}
+    within = _within_forward(itertools.chain.from_iterable(methods.values()))
+    read = {
+        kind: {p for m in found if m.name in within for p in _weights_read_in(m)}
+        for kind, found in methods.items()
+    }
     for name, module in model.named_modules():
         if isinstance(module, nn.TransformerEncoderLayer):  # `keep_calling_layers_` switches that off
             continue
@@ -127,9 +160,8 @@ def _direct_uses(model: nn.Module) -> Iterator[tuple[int, str]]:
             yield id(layer), f"{where} reads {path}.weight directly"
 
 
-def _weights_read(kind: type[nn.Module]) -> set[str]:
-    """The paths p for which the source of class `kind`, bases included, uses `self.p.weight` or `.bias`."""
-    found: set[str] = set()
+def _methods(kind: type[nn.Module]) -> Iterator[ast.FunctionDef]:
+    """The methods of class `kind`, bases included, as far as there is source."""
     for base in kind.__mro__:
         if base is nn.Module or not issubclass(base, nn.Module):
             continue
@@ -137,10 +169,31 @@ def _weights_read(kind: type[nn.Module]) -> set[str]:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError, SyntaxError):  # no source: made by exec, or compiled
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and not any(part in node.name for part in _NOT_FORWARD):
-                found.update(_weights_read_in(node))
-    return found
+        yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def _within_forward(methods: Iterable[ast.FunctionDef]) -> set[str]:
+    """The names of the methods that a forward pass may come to, whoever owns them.
+
+    By name alone: a method is within if one that is says its name, as an attribute or in a string. And if
+    __init__ hands it on without calling it (`self.act = self._act`, `register_forward_hook(hook)`).
+    """
+    says: dict[str, set[str]] = {}
+    names = set(_ROOTS)
+    for method in methods:
+        nodes = list(ast.walk(method))
+        if method.name == "__init__":
+            called = {node.func for node in nodes if isinstance(node, ast.Call)}
+            names |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and node not in called}
+            names |= {node.id for node in nodes if isinstance(node, ast.Name) and node not in called}
+        said = says.setdefault(method.name, set())
+        said |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        said |= {
+            node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+    while more := {said for name in names & says.keys() for said in says[name]} & says.keys() - names:
+        names |= more
+    return names
 
 
 def _weights_read_in(function: ast.FunctionDef) -> Iterator[str]:
@@ -169,11 +222,13 @@ def keep_calling_layers_(model: nn.Module) -> None:
 @dataclass
 class Calls:
     """What one forward pass showed: the product layers in the order of their first call, those whose input
-    came straight out of a centring normalization each time, and every module that was called."""
+    came straight out of a centring normalization each time, how often each module was called, and which pad
+    gave a product layer its input and nothing else anything."""
 
     order: list[str] = field(default_factory=list)
     normalized: set[str] = field(default_factory=set)
-    called: set[str] = field(default_factory=set)
+    called: Counter[str] = field(default_factory=Counter)
+    padded: dict[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -187,6 +242,7 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
     # operation since (a ReLU, say) shows in the version.
     fresh: dict[int, tuple[Tensor, int]] = {}
     elsewhere: set[str] = set()
+    pads: dict[int, tuple[str, Tensor, set[str]]] = {}  # id → a pad's name, what it gave, and to whom
 
     def is_fresh(inputs: tuple[Any, ...]) -> bool:
         kept = fresh.get(id(inputs[0])) if inputs else None
@@ -194,7 +250,9 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
 
     def before(name: str, module: nn.Module) -> Any:
         def look(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            calls.called.add(name)
+            calls.called[name] += 1
+            if inputs and id(inputs[0]) in pads and not module._modules:
+                pads[id(inputs[0])][2].add(name)
             if holds_products(module):
                 if name not in calls.order:
                     calls.order.append(name)
@@ -202,10 +260,16 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
 
         return look
 
-    def after(module: nn.Module) -> Any:
+    def after(name: str, module: nn.Module) -> Any:
+        centres = centred(module)  # before it has a hook of ours
+
         def look(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if is_pad(module):
+                pads[id(output)] = name, output, set()
             if isinstance(output, Tensor) and (
-                centred(module) or (passes_through(module) and is_fresh(inputs))
+                centres
+                or (is_norm(module) and _has_both_signs(output))
+                or (passes_through(module) and is_fresh(inputs))
             ):
                 fresh[id(output)] = (output, output._version)
 
@@ -215,7 +279,7 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(before(name, module)))
-            handles.append(module.register_forward_hook(after(module)))
+            handles.append(module.register_forward_hook(after(name, module)))
         with modes_kept(model):
             model.eval()
             if isinstance(example, Mapping):
@@ -226,4 +290,8 @@ def record_calls(model: nn.Module, example: Any) -> Calls:
         for handle in handles:
             handle.remove()
     calls.normalized -= elsewhere
+    for pad, _, takers in pads.values():
+        once = all(calls.called[name] == 1 for name in (pad, *takers))
+        if once and len(takers) == 1 and takers <= set(calls.order):
+            calls.padded[takers.pop()] = pad
     return calls

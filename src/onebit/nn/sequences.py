@@ -11,9 +11,9 @@ from itertools import pairwise
 
 from torch import nn
 
-from onebit.nn.module_scan import Calls, centred, passes_through
+from onebit.nn.module_scan import Calls, centred, is_pad, passes_through
 
-__all__ = ["dropout_notes", "normalized", "reordered", "replaced", "sequences"]
+__all__ = ["dropout_notes", "normalized", "padded", "reordered", "replaced", "sequences"]
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
@@ -99,3 +99,24 @@ def normalized(model: nn.Module, calls: Calls | None) -> set[int]:
             (found if before is not None and centred(before) else elsewhere).add(id(module))
     times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     return {module for module in found if times[module] == 1 or module not in elsewhere}
+
+
+def padded(model: nn.Module, calls: Calls | None) -> dict[int, str]:
+    """{id of a layer: name of the pad that stands directly before it and serves nothing else}."""
+    times = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    found = {}
+    if calls is not None:
+        found = {id(model.get_submodule(layer)): pad for layer, pad in calls.padded.items()}
+    for sequence in sequences(model, calls):
+        for i, (_, layer) in enumerate(sequence):
+            others = (
+                pair for pair in reversed(sequence[:i]) if is_pad(pair[1]) or not passes_through(pair[1])
+            )
+            name, module = next(others, ("", layer))
+            if is_pad(module):
+                found[id(layer)] = name
+    return {
+        layer: name
+        for layer, name in found.items()
+        if times[layer] == 1 and times[id(model.get_submodule(name))] == 1
+    }
