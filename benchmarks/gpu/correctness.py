@@ -93,7 +93,7 @@ def check_product(setup: Setup, variant: Variant, epilogue: Epilogue, shape: tup
     return wrong(epilogue, out, products(a, b))
 
 
-def check_products(setup: Setup, cases: int, most: tuple[int, int, int]) -> None:
+def check_products(setup: Setup, cases: int, max_sizes: tuple[int, int, int]) -> None:
     """Each variant of the binary product on random shapes, packed by the kernel that packs."""
     capability = setup.device.capability
     variants = [*binary_gemm.FEW_ROWS, binary_gemm.POPC]
@@ -105,7 +105,7 @@ def check_products(setup: Setup, cases: int, most: tuple[int, int, int]) -> None
         failures, ran = [], 0
         for _ in range(cases):
             setup.left()
-            m, n, k = (int(setup.rng.integers(1, limit + 1)) for limit in most)
+            m, n, k = (int(setup.rng.integers(1, limit + 1)) for limit in max_sizes)
             m = min(m, variant.tile_rows) if variant.kernel == "few_rows" else m
             epilogue = random_epilogue(setup, n, k)
             try:

@@ -210,21 +210,23 @@ static bool weights_are_heavy(const plan_op *ops, size_t count) {
 
 /* As many samples as keep a pass's activations in cache, but enough rows to use each weight often. */
 static size_t preferred_chunk(const plan_op *ops, size_t count, size_t arena_bytes) {
-    size_t fewest = SIZE_MAX, rows = 1;
+    size_t min_rows = SIZE_MAX, max_rows = 1;
     for (size_t i = 0; i < count; ++i)
         if (ops[i].gemm || ops[i].conv) {
-            fewest = product_rows(&ops[i]) < fewest ? product_rows(&ops[i]) : fewest;
-            rows = product_rows(&ops[i]) > rows ? product_rows(&ops[i]) : rows;
+            min_rows = product_rows(&ops[i]) < min_rows ? product_rows(&ops[i]) : min_rows;
+            max_rows = product_rows(&ops[i]) > max_rows ? product_rows(&ops[i]) : max_rows;
         }
-    const size_t bytes = arena_bytes ? arena_bytes : 1, most = CHUNK_ROWS_MAX / rows;
-    size_t least = (CHUNK_ROWS_MIN - 1) / (fewest < rows ? fewest : rows) + 1, chunk = CHUNK_BYTES / bytes;
-    if (rows > 1 && least > CHUNK_BYTES_MOST / bytes) {
-        least = CHUNK_BYTES_MOST / bytes;
-        if (least < CHUNK_HEAVY && CHUNK_HEAVY <= CHUNK_HEAVY_BYTES / bytes && weights_are_heavy(ops, count))
-            least = CHUNK_HEAVY;
+    const size_t bytes = arena_bytes ? arena_bytes : 1, max_chunk = CHUNK_ROWS_MAX / max_rows;
+    size_t min_chunk = (CHUNK_ROWS_MIN - 1) / (min_rows < max_rows ? min_rows : max_rows) + 1,
+           chunk = CHUNK_BYTES / bytes;
+    if (max_rows > 1 && min_chunk > CHUNK_BYTES_MAX / bytes) {
+        min_chunk = CHUNK_BYTES_MAX / bytes;
+        if (min_chunk < CHUNK_HEAVY && CHUNK_HEAVY <= CHUNK_HEAVY_BYTES / bytes &&
+            weights_are_heavy(ops, count))
+            min_chunk = CHUNK_HEAVY;
     }
-    chunk = chunk < most ? chunk : most;
-    chunk = chunk > least ? chunk : least;
+    chunk = chunk < max_chunk ? chunk : max_chunk;
+    chunk = chunk > min_chunk ? chunk : min_chunk;
     return chunk ? chunk : 1;
 }
 

@@ -20,7 +20,7 @@ static const conv_family families[] = {
     [ONEBIT_F32_CONV] = {"f32_conv", onebit_f32_conv_variant, ONEBIT_F32, true, true, 16},
 };
 
-enum { MOST_BINARY_PRODUCTS = (1 << 29) - 1 }; /* of one sum: kernels/binary_conv/binary_conv.h */
+enum { MAX_BINARY_PRODUCTS = (1 << 29) - 1 }; /* of one sum: kernels/binary_conv/binary_conv.h */
 
 static onebit_status check_channels(const conv_family *family, const onebit_conv *conv, const plan_value *x) {
     const uint64_t groups = conv->groups;
@@ -41,7 +41,7 @@ static onebit_status check_sum(const conv_family *family, const onebit_conv *con
     if (!onebit_multiply((size_t)window->kernel_h, (size_t)window->kernel_w, &taps) ||
         !onebit_multiply(taps, channels, k) || *k > INT32_MAX ||
         !onebit_multiply(taps, (size_t)conv->n, &rows) ||
-        (conv->family == ONEBIT_BINARY_CONV && *k > MOST_BINARY_PRODUCTS))
+        (conv->family == ONEBIT_BINARY_CONV && *k > MAX_BINARY_PRODUCTS))
         return onebit_fail(ONEBIT_ERROR_LIMIT, "%s: %llu x %llu taps of %zu channels are too many products",
                            family->name, (unsigned long long)window->kernel_h,
                            (unsigned long long)window->kernel_w, channels);

@@ -23,7 +23,7 @@ enum {
     CHUNK_BYTES = 64 * 1024,
     /* Where there are images: activations that leave L2 cost more than weights that are read again for each
      * sample, */
-    CHUNK_BYTES_MOST = 512 * 1024,
+    CHUNK_BYTES_MAX = 512 * 1024,
     /* unless those are far more, as before and in the classifier of an AlexNet. */
     CHUNK_HEAVY = 8,
     CHUNK_HEAVY_BYTES = 16 * 1024 * 1024,

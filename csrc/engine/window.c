@@ -12,9 +12,9 @@ typedef struct {
 static onebit_status check_axis(axis *a, const char *op, size_t *outputs) {
     if (a->kernel == 1)
         a->dilation = a->dilation ? 1 : 0;
-    const uint64_t most = INT32_MAX;
-    if (a->size < 1 || a->size > most || a->kernel < 1 || a->kernel > most || a->before > most ||
-        a->after > most || a->size + a->before + a->after > most || a->stride < 1 || a->dilation < 1)
+    const uint64_t max = INT32_MAX;
+    if (a->size < 1 || a->size > max || a->kernel < 1 || a->kernel > max || a->before > max ||
+        a->after > max || a->size + a->before + a->after > max || a->stride < 1 || a->dilation < 1)
         return onebit_fail(
             ONEBIT_ERROR_ARGUMENT,
             "%s: %s %llu, kernel %llu, stride %llu, dilation %llu, padding %llu and %llu: sizes "
@@ -23,7 +23,7 @@ static onebit_status check_axis(axis *a, const char *op, size_t *outputs) {
             (unsigned long long)a->stride, (unsigned long long)a->dilation, (unsigned long long)a->before,
             (unsigned long long)a->after, INT32_MAX, a->name);
     const uint64_t padded = a->size + a->before + a->after;
-    if (a->dilation > most || a->dilation * (a->kernel - 1) + 1 > padded)
+    if (a->dilation > max || a->dilation * (a->kernel - 1) + 1 > padded)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT,
                            "%s: a kernel of %llu with dilation %llu does not fit the %s of %llu with padding",
                            op, (unsigned long long)a->kernel, (unsigned long long)a->dilation, a->name,

@@ -34,24 +34,24 @@ constexpr int WARP_COLUMNS = 64;
 constexpr int ROWS = WARPS_DOWN * WARP_ROWS;
 constexpr int TILE_COLUMNS = WARPS_ACROSS * WARP_COLUMNS;
 constexpr int STAGE_BYTES = (ROWS + TILE_COLUMNS) * STEP;
-constexpr int ROWS_A_TURN = THREADS / CHUNKS; /* rows that all threads together copy at a time */
-static_assert(ROWS_A_TURN % 8 == 0, "the swizzle must repeat every turn");
+constexpr int ROWS_A_PASS = THREADS / CHUNKS; /* rows that all threads together copy at a time */
+static_assert(ROWS_A_PASS % 8 == 0, "the swizzle must repeat every pass");
 
 /* The place of a chunk within the rows of a stage. */
 __device__ __forceinline__ u32 place(int row, int chunk) {
     return row * STEP + ((chunk ^ (row / 2 % CHUNKS)) << 4);
 }
 
-/* One thread's part in copying ROWS_HERE rows of a matrix: chunk threadIdx.x % 4 of every ROWS_A_TURN-th row.
+/* One thread's part in copying ROWS_HERE rows of a matrix: chunk threadIdx.x % 4 of every ROWS_A_PASS-th row.
  */
 template <int ROWS_HERE> struct Copy {
-    static constexpr int TURNS = ROWS_HERE / ROWS_A_TURN;
-    static_assert(ROWS_HERE % ROWS_A_TURN == 0, "every thread copies as many rows");
+    static constexpr int PASSES = ROWS_HERE / ROWS_A_PASS;
+    static_assert(ROWS_HERE % ROWS_A_PASS == 0, "every thread copies as many rows");
 
     const u8 *source;
-    u64 turn_bytes;
+    u64 pass_bytes;
     u32 target;
-    int turns; /* turns whose row lies inside the matrix */
+    int passes; /* passes whose row lies inside the matrix */
     int byte;
     int row_bytes;
 
@@ -61,19 +61,19 @@ template <int ROWS_HERE> struct Copy {
                   chunk = static_cast<int>(threadIdx.x) % CHUNKS;
         byte = chunk * 16;
         source = matrix + static_cast<u64>(first_row + row) * row_bytes + byte;
-        turn_bytes = static_cast<u64>(ROWS_A_TURN) * row_bytes;
+        pass_bytes = static_cast<u64>(ROWS_A_PASS) * row_bytes;
         target = shared + place(row, chunk);
-        turns = max(0, ceil_div(rows - first_row - row, ROWS_A_TURN));
+        passes = max(0, ceil_div(rows - first_row - row, ROWS_A_PASS));
     }
 
     /* Begins to copy a step; zeros where it lies beyond a row, or the row beyond the matrix. */
     __device__ __forceinline__ void start(int stage, int step) const {
         const bool inside = byte + step * STEP < row_bytes;
 #pragma unroll
-        for (int i = 0; i < TURNS; i++) {
-            const bool valid = inside && i < turns;
-            const u8 *from = valid ? source + i * turn_bytes + step * STEP : source;
-            cp_async_16(target + stage * STAGE_BYTES + i * ROWS_A_TURN * STEP, from, valid);
+        for (int i = 0; i < PASSES; i++) {
+            const bool valid = inside && i < passes;
+            const u8 *from = valid ? source + i * pass_bytes + step * STEP : source;
+            cp_async_16(target + stage * STAGE_BYTES + i * ROWS_A_PASS * STEP, from, valid);
         }
     }
 };

@@ -30,13 +30,13 @@ constexpr int BAND = 16;
 
 /* Copies windows to the rows of a stage. */
 struct CopyPixels {
-    PixelWalk<ROWS / ROWS_A_TURN, ROWS_A_TURN, CHUNKS> walk;
+    PixelWalk<ROWS / ROWS_A_PASS, ROWS_A_PASS, CHUNKS> walk;
     const u8 *images;
     u32 target;
 
     __device__ __forceinline__ void start(int stage, int) {
         walk.step([&](int i, u32 chunk, bool inside) {
-            cp_async_16(target + stage * STAGE_BYTES + i * ROWS_A_TURN * STEP,
+            cp_async_16(target + stage * STAGE_BYTES + i * ROWS_A_PASS * STEP,
                         images + static_cast<u64>(chunk) * 16, inside);
         });
     }

@@ -10,11 +10,11 @@
 namespace {
 
 /* One thread's walk over chunk `first_chunk`, `first_chunk` + A_STEP, … of rows `first_row`, `first_row` +
- * ROWS_A_TURN, …, TURNS of them. */
-template <int TURNS, int ROWS_A_TURN, int A_STEP> struct PixelWalk {
+ * ROWS_A_PASS, …, PASSES of them. */
+template <int PASSES, int ROWS_A_PASS, int A_STEP> struct PixelWalk {
     const Windows &windows;
-    Corner corner[TURNS]; /* its pixel in chunks of the tensor, from the group's first channel on */
-    int turns;            /* rows of these inside the matrix */
+    Corner corner[PASSES]; /* its pixel in chunks of the tensor, from the group's first channel on */
+    int passes;            /* rows of these inside the matrix */
     int pixel_chunks;
     int group_chunks;
     int tap_row = 0;
@@ -25,23 +25,23 @@ template <int TURNS, int ROWS_A_TURN, int A_STEP> struct PixelWalk {
                                          int pixel_chunks, int group_chunks, int group)
         : windows(windows), pixel_chunks(pixel_chunks), group_chunks(group_chunks), chunk(first_chunk) {
 #pragma unroll
-        for (int i = 0; i < TURNS; i++) {
-            corner[i] = corner_of(windows, min(first_row + i * ROWS_A_TURN, rows - 1));
+        for (int i = 0; i < PASSES; i++) {
+            corner[i] = corner_of(windows, min(first_row + i * ROWS_A_PASS, rows - 1));
             corner[i].pixel = corner[i].pixel * pixel_chunks + group * group_chunks;
         }
-        turns = max(0, ceil_div(rows - first_row, ROWS_A_TURN));
+        passes = max(0, ceil_div(rows - first_row, ROWS_A_PASS));
         settle();
     }
 
-    /* Calls visit(turn, chunk of the tensor, whether it is inside) for each row, and goes on by a step. */
+    /* Calls visit(pass, chunk of the tensor, whether it is inside) for each row, and goes on by a step. */
     template <class Visit> __device__ __forceinline__ void step(Visit visit) {
         const u32 row = static_cast<u32>(tap_row) * windows.dilation_h;
         const u32 column = static_cast<u32>(tap_column) * windows.dilation_w;
         const u32 offset = (row * windows.width + column) * pixel_chunks + chunk;
         const bool taps_left = tap_row < windows.kernel_h;
 #pragma unroll
-        for (int i = 0; i < TURNS; i++) {
-            const bool inside = taps_left && i < turns && is_inside(windows, corner[i], row, column);
+        for (int i = 0; i < PASSES; i++) {
+            const bool inside = taps_left && i < passes && is_inside(windows, corner[i], row, column);
             visit(i, inside ? corner[i].pixel + offset : 0u, inside);
         }
         chunk += A_STEP;

@@ -18,8 +18,8 @@ constexpr int TILE = 64;
 constexpr int THREADS = 256;
 constexpr int CHUNKS = 8; /* of 16 bytes: a step of K */
 constexpr int PITCH = CHUNKS + 1;
-constexpr int ROWS_A_TURN = THREADS / CHUNKS;
-constexpr int TURNS = TILE / ROWS_A_TURN;
+constexpr int ROWS_A_PASS = THREADS / CHUNKS;
+constexpr int PASSES = TILE / ROWS_A_PASS;
 constexpr int WARP_ROWS = TILE / (THREADS / 32);
 constexpr int BAND = 8;
 static_assert(WARP_ROWS * CHUNKS == 2 * 32, "a lane counts two chunks a step");
@@ -29,12 +29,12 @@ __device__ __forceinline__ void copy_weights(uint4 *to, const uint4 *from, int f
                                              int first_chunk, int row_chunks) {
     const int row = static_cast<int>(threadIdx.x) / CHUNKS, chunk = static_cast<int>(threadIdx.x) % CHUNKS;
 #pragma unroll
-    for (int i = 0; i < TURNS; i++) {
-        const int column = first_column + row + i * ROWS_A_TURN;
+    for (int i = 0; i < PASSES; i++) {
+        const int column = first_column + row + i * ROWS_A_PASS;
         uint4 x = make_uint4(0, 0, 0, 0);
         if (column < columns && first_chunk + chunk < row_chunks)
             x = __ldg(from + static_cast<u64>(column) * row_chunks + first_chunk + chunk);
-        to[(row + i * ROWS_A_TURN) * PITCH + chunk] = x;
+        to[(row + i * ROWS_A_PASS) * PITCH + chunk] = x;
     }
 }
 
@@ -58,9 +58,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const int first_row = tile.row * TILE, first_column = tile.column * TILE;
     const int group_chunks = pixel_chunks / groups;
     const int row_chunks = kernel_h * kernel_w * group_chunks;
-    PixelWalk<TURNS, ROWS_A_TURN, CHUNKS> walk(windows, first_row + thread / CHUNKS, rows, thread % CHUNKS,
-                                               pixel_chunks, group_chunks,
-                                               group_of(first_column, columns, groups));
+    PixelWalk<PASSES, ROWS_A_PASS, CHUNKS> walk(windows, first_row + thread / CHUNKS, rows, thread % CHUNKS,
+                                                pixel_chunks, group_chunks,
+                                                group_of(first_column, columns, groups));
     int count[WARP_ROWS][2] = {};
     int ones = 0; /* of row lane / 4 of the warp, in two of the eight chunks */
     for (int first = 0; first < row_chunks; first += CHUNKS) {
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             uint4 x = make_uint4(0, 0, 0, 0);
             if (inside)
                 x = __ldg(a + chunk);
-            a_tile[(thread / CHUNKS + i * ROWS_A_TURN) * PITCH + thread % CHUNKS] = x;
+            a_tile[(thread / CHUNKS + i * ROWS_A_PASS) * PITCH + thread % CHUNKS] = x;
         });
         copy_weights(b_tile, b, first_column, columns, first, row_chunks);
         __syncthreads();

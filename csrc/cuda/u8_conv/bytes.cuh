@@ -10,13 +10,13 @@
 
 namespace {
 
-/* What one thread gathers: 16 bytes a time of rows `first_row`, `first_row` + ROWS_A_TURN, …, TURNS of them.
+/* What one thread gathers: 16 bytes a time of rows `first_row`, `first_row` + ROWS_A_PASS, …, PASSES of them.
  */
-template <int TURNS, int ROWS_A_TURN> struct ByteGather {
+template <int PASSES, int ROWS_A_PASS> struct ByteGather {
     const Windows &windows;
     const u8 *images;
-    Corner corner[TURNS]; /* its pixel in bytes of the tensor, from the group's first channel on */
-    int turns;            /* rows of these inside the matrix */
+    Corner corner[PASSES]; /* its pixel in bytes of the tensor, from the group's first channel on */
+    int passes;            /* rows of these inside the matrix */
     int channels;
     int group_channels;
 
@@ -24,28 +24,28 @@ template <int TURNS, int ROWS_A_TURN> struct ByteGather {
                                           int channels, int group_channels, int group)
         : windows(windows), images(images), channels(channels), group_channels(group_channels) {
 #pragma unroll
-        for (int i = 0; i < TURNS; i++) {
-            corner[i] = corner_of(windows, min(first_row + i * ROWS_A_TURN, rows - 1));
+        for (int i = 0; i < PASSES; i++) {
+            corner[i] = corner_of(windows, min(first_row + i * ROWS_A_PASS, rows - 1));
             corner[i].pixel = corner[i].pixel * channels + group * group_channels;
         }
-        turns = max(0, ceil_div(rows - first_row, ROWS_A_TURN));
+        passes = max(0, ceil_div(rows - first_row, ROWS_A_PASS));
     }
 
-    /* Calls visit(turn, bytes k … k + 15) for each row. */
+    /* Calls visit(pass, bytes k … k + 15) for each row. */
     template <class Visit> __device__ __forceinline__ void gather(int k, Visit visit) const {
         const int tap = k / group_channels;
         int channel = k - tap * group_channels;
         int tap_row = tap / windows.kernel_w;
         int tap_column = tap - tap_row * windows.kernel_w;
-        u32 word[TURNS][4] = {};
+        u32 word[PASSES][4] = {};
 #pragma unroll
         for (int byte = 0; byte < 16; byte++) {
             const u32 row = static_cast<u32>(tap_row) * windows.dilation_h;
             const u32 column = static_cast<u32>(tap_column) * windows.dilation_w;
             const u32 offset = (row * windows.width + column) * channels + channel;
 #pragma unroll
-            for (int i = 0; i < TURNS; i++)
-                if (tap_row < windows.kernel_h && i < turns && is_inside(windows, corner[i], row, column))
+            for (int i = 0; i < PASSES; i++)
+                if (tap_row < windows.kernel_h && i < passes && is_inside(windows, corner[i], row, column))
                     word[i][byte / 4] |= static_cast<u32>(__ldg(images + (corner[i].pixel + offset)))
                                          << 8 * (byte % 4);
             if (++channel == group_channels) {
@@ -57,7 +57,7 @@ template <int TURNS, int ROWS_A_TURN> struct ByteGather {
             }
         }
 #pragma unroll
-        for (int i = 0; i < TURNS; i++)
+        for (int i = 0; i < PASSES; i++)
             visit(i, make_uint4(word[i][0], word[i][1], word[i][2], word[i][3]));
     }
 };

@@ -19,10 +19,10 @@ constexpr int TILE = 64;
 constexpr int THREADS = 256;
 constexpr int CHUNKS = 4; /* of 16 bytes: a step of K */
 constexpr int PITCH = CHUNKS + 1;
-constexpr int ROWS_A_TURN = THREADS / CHUNKS;
+constexpr int ROWS_A_PASS = THREADS / CHUNKS;
 constexpr int WARP_ROWS = TILE / (THREADS / 32);
 constexpr int BAND = 8;
-static_assert(ROWS_A_TURN == TILE, "a thread copies one chunk of each operand a step");
+static_assert(ROWS_A_PASS == TILE, "a thread copies one chunk of each operand a step");
 
 __device__ __forceinline__ int dot(uint4 x, uint4 w, int sum) {
     return dot_u8(x.w, w.w, dot_u8(x.z, w.z, dot_u8(x.y, w.y, dot_u8(x.x, w.x, sum))));
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const Tile tile = tile_at(blockIdx.x, ceil_div(rows, TILE), tile_columns, BAND);
     const int first_row = tile.row * TILE, first_column = tile.column * TILE;
     const int row_chunks = row_bytes / 16;
-    const ByteGather<1, ROWS_A_TURN> bytes(windows, a, first_row + row, rows, channels, channels / groups,
+    const ByteGather<1, ROWS_A_PASS> bytes(windows, a, first_row + row, rows, channels, channels / groups,
                                            group_of(first_column, columns, groups));
     int sums[WARP_ROWS][2] = {};
     for (int first = 0; first < row_chunks; first += CHUNKS) {

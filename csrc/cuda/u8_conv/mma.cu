@@ -22,7 +22,7 @@ constexpr int BAND = 16;
 /* Gathers windows into the rows of a stage. Steps beyond the last are never multiplied, so nothing is done.
  */
 struct CopyBytes {
-    ByteGather<ROWS / ROWS_A_TURN, ROWS_A_TURN> bytes;
+    ByteGather<ROWS / ROWS_A_PASS, ROWS_A_PASS> bytes;
     u8 *target;
     int first;
     int row_bytes;
@@ -31,7 +31,7 @@ struct CopyBytes {
         if (step * STEP >= row_bytes)
             return;
         bytes.gather(first + step * STEP, [&](int i, uint4 x) {
-            *reinterpret_cast<uint4 *>(target + stage * STAGE_BYTES + i * ROWS_A_TURN * STEP) = x;
+            *reinterpret_cast<uint4 *>(target + stage * STAGE_BYTES + i * ROWS_A_PASS * STEP) = x;
         });
     }
 };

@@ -16,7 +16,7 @@
 #include "kernels/binary_conv/geometry.h"
 #include "kernels/gemm.h"
 
-enum { STRIP_BYTES = 128 * 1024, MOST_PIXELS = 16, MOST_LANES = 64 };
+enum { STRIP_BYTES = 128 * 1024, MAX_PIXELS = 16, MAX_LANES = 64 };
 
 /* Neighbouring pixels x the channels of one panel. Strides in bytes. */
 typedef struct {
@@ -34,10 +34,10 @@ typedef struct {
 } conv_tile;
 
 typedef struct {
-    size_t n_tile;     /* at most MOST_LANES */
-    size_t pixels;     /* the largest tile, at most MOST_PIXELS */
-    size_t word_bytes; /* of a word of activations in a strip: 4, or what store makes of it */
-    void (*store)(const uint32_t *from, size_t words, void *to); /* into a strip; NULL: a copy */
+    size_t n_tile;     /* at most MAX_LANES */
+    size_t pixels;     /* the largest tile, at most MAX_PIXELS */
+    size_t word_bytes; /* of a word of activations in a strip: 4, or what to_strip makes of it */
+    void (*to_strip)(const uint32_t *from, size_t words, void *to); /* NULL: a copy */
     void (*tile)(const conv_tile *tile, size_t pixels);
 } conv_kernel;
 
@@ -56,7 +56,7 @@ typedef struct {
     size_t panel_words, column_classes;
     int32_t *limits;   /* [column class][n_tile] */
     size_t *offsets;   /* [sum_words] */
-    uint32_t *columns; /* [out_width] offset of the column's class in elements; one class: [MOST_PIXELS] */
+    uint32_t *columns; /* [out_width] offset of the column's class in elements; one class: [MAX_PIXELS] */
     char *strip;
 } conv_walk;
 
@@ -70,8 +70,8 @@ static inline size_t round_up(size_t bytes) {
 }
 
 /* Pixels of the next tile: as even as possible; with tiles of 14, 15 pixels are 8 and 7. */
-static inline size_t next_pixels(size_t left, size_t most) {
-    size_t tiles = (left + most - 1) / most;
+static inline size_t next_pixels(size_t left, size_t max) {
+    size_t tiles = (left + max - 1) / max;
     return (left + tiles - 1) / tiles;
 }
 
@@ -99,7 +99,7 @@ static inline void choose_block(conv_walk *walk) {
 static inline conv_walk plan(const conv_kernel *kernel, const onebit_conv_shape *s) {
     conv_walk walk = {.kernel = kernel, .shape = *s, .h = axis_h(s), .w = axis_w(s)};
     walk.pixel_bytes = group_words(s) * kernel->word_bytes;
-    walk.in_place = !kernel->store && s->groups == 1 && all_inside(&walk.w);
+    walk.in_place = !kernel->to_strip && s->groups == 1 && all_inside(&walk.w);
     walk.column_classes = count_classes(&walk.w);
     walk.panel_words = panel_size(s, kernel->n_tile);
     choose_block(&walk);
@@ -109,7 +109,7 @@ static inline conv_walk plan(const conv_kernel *kernel, const onebit_conv_shape 
 
 /* Lays out the parts of scratch, unless it is NULL, and returns their size. */
 static inline size_t lay_out(conv_walk *walk, char *scratch) {
-    const size_t columns = walk->column_classes > 1 ? walk->w.out_size : MOST_PIXELS;
+    const size_t columns = walk->column_classes > 1 ? walk->w.out_size : MAX_PIXELS;
     const size_t limits_end = round_up(walk->column_classes * walk->kernel->n_tile * sizeof(int32_t));
     const size_t offsets_end = limits_end + round_up(sum_words(&walk->shape) * sizeof(size_t));
     const size_t columns_end = offsets_end + round_up(columns * sizeof(uint32_t));
@@ -153,7 +153,7 @@ static inline void fill_offsets(const conv_walk *walk) {
 
 static inline void fill_columns(const conv_walk *walk) {
     if (walk->column_classes == 1) {
-        memset(walk->columns, 0, MOST_PIXELS * sizeof *walk->columns);
+        memset(walk->columns, 0, MAX_PIXELS * sizeof *walk->columns);
         return;
     }
     uint32_t class = 0;
@@ -163,8 +163,8 @@ static inline void fill_columns(const conv_walk *walk) {
 }
 
 static inline void store_words(const conv_walk *walk, const uint32_t *from, size_t words, char *to) {
-    if (walk->kernel->store)
-        walk->kernel->store(from, words, to);
+    if (walk->kernel->to_strip)
+        walk->kernel->to_strip(from, words, to);
     else
         memcpy(to, from, words * sizeof *from);
 }
@@ -250,8 +250,8 @@ static inline void finish_group(const conv_walk *walk, const int32_t *sums, size
 /* One line of a block, tile by tile; `tile` describes its first pixel. */
 static inline void run_line(const conv_walk *walk, conv_tile tile, size_t columns) {
     static const onebit_epilogue raw = {.kind = ONEBIT_EPILOGUE_I32};
-    _Alignas(ONEBIT_ALIGN) int32_t sums[MOST_PIXELS * MOST_LANES];
-    const size_t n = tile.n, out_stride = tile.out_stride, most = walk->kernel->pixels;
+    _Alignas(ONEBIT_ALIGN) int32_t sums[MAX_PIXELS * MAX_LANES];
+    const size_t n = tile.n, out_stride = tile.out_stride, max = walk->kernel->pixels;
     char *out = tile.out;
     const bool groups = walk->shape.groups > 1;
     if (groups) {
@@ -261,7 +261,7 @@ static inline void run_line(const conv_walk *walk, conv_tile tile, size_t column
         tile.out_stride = walk->kernel->n_tile * sizeof *sums;
     }
     for (size_t pixels; columns; columns -= pixels) {
-        pixels = next_pixels(columns, most);
+        pixels = next_pixels(columns, max);
         walk->kernel->tile(&tile, pixels);
         if (groups)
             finish_group(walk, sums, pixels, n, tile.count, out, out_stride);
@@ -275,7 +275,7 @@ static inline void run_line(const conv_walk *walk, conv_tile tile, size_t column
 /* The lines of a block for `count` channels from n on. */
 static inline void run_panel(const conv_walk *walk, const conv_block *block, const uint32_t *panel, size_t n,
                              size_t count) {
-    static const _Alignas(ONEBIT_ALIGN) uint32_t zeros[MOST_LANES];
+    static const _Alignas(ONEBIT_ALIGN) uint32_t zeros[MAX_LANES];
     const onebit_conv_shape *s = &walk->shape;
     const bool bits = walk->epilogue->kind == ONEBIT_EPILOGUE_BITS;
     const size_t row_words = walk->w.kernel * group_words(s), n_tile = walk->kernel->n_tile;

@@ -32,7 +32,7 @@ static void count_different(const conv_tile *t, const char *a, uint32_t *differe
     }
 }
 
-static void store(const conv_tile *t, const int32_t *bases, const uint32_t *different, char *out) {
+static void apply_epilogue(const conv_tile *t, const int32_t *bases, const uint32_t *different, char *out) {
     const onebit_epilogue *epilogue = t->epilogue;
     if (epilogue->kind == ONEBIT_EPILOGUE_BITS) {
         uint32_t bits = 0;
@@ -56,12 +56,12 @@ static void tile(const conv_tile *t, size_t pixels) {
     for (size_t p = 0; p < pixels; ++p) {
         uint32_t different[N_TILE];
         count_different(t, t->a + p * t->a_stride, different);
-        store(t, t->bases + t->classes[p], different, t->out + p * t->out_stride);
+        apply_epilogue(t, t->bases + t->classes[p], different, t->out + p * t->out_stride);
     }
 }
 
 static const conv_kernel kernel = {
-    .n_tile = N_TILE, .pixels = MOST_PIXELS, .word_bytes = sizeof(uint32_t), .tile = tile};
+    .n_tile = N_TILE, .pixels = MAX_PIXELS, .word_bytes = sizeof(uint32_t), .tile = tile};
 
 static size_t packed_size(const onebit_conv_shape *shape) {
     return packed_bytes(shape, N_TILE);

@@ -112,9 +112,9 @@ static inline void store32(const conv_tile *t, size_t n, size_t live, const int3
 static void tile(const conv_tile *t, size_t pixels) {
     _Alignas(32) int32_t totals[PIXELS][N_TILE];
     __m256i sums[PIXELS][2 * HALVES];
-    const size_t most = WORD_STEPS * SUM_STEPS;
-    for (size_t done = 0; done < t->words; done += most) {
-        counts[pixels](t->words - done < most ? t->words - done : most, t, done, sums[0]);
+    const size_t block = WORD_STEPS * SUM_STEPS;
+    for (size_t done = 0; done < t->words; done += block) {
+        counts[pixels](t->words - done < block ? t->words - done : block, t, done, sums[0]);
         for (size_t p = 0; p < pixels; ++p)
             for (size_t half = 0; half < HALVES; ++half)
                 widen_sums(sums[p] + 2 * half, done > 0, totals[p] + 32 * half);
@@ -135,7 +135,7 @@ static void store_strip(const uint32_t *from, size_t words, void *to) {
 }
 
 static const conv_kernel kernel = {
-    .n_tile = N_TILE, .pixels = PIXELS, .word_bytes = STRIP_WORD, .store = store_strip, .tile = tile};
+    .n_tile = N_TILE, .pixels = PIXELS, .word_bytes = STRIP_WORD, .to_strip = store_strip, .tile = tile};
 
 static size_t packed_size(const onebit_conv_shape *shape) {
     return packed_bytes(shape, N_TILE);

@@ -153,10 +153,10 @@ static void tile(const context *ctx, size_t rows, size_t m, size_t n, const uint
                  const uint8_t *weights) {
     _Alignas(32) int32_t totals[M_TILE][N_TILE];
     __m256i sums[M_TILE][2 * HALVES];
-    const size_t bytes = k_bytes(ctx->args->k), most = BYTE_STEPS * SUM_STEPS;
-    for (size_t done = 0; done < bytes; done += most) {
-        counts[rows](bytes - done < most ? bytes - done : most, a + 2 * rows * done, weights + N_TILE * done,
-                     sums[0]);
+    const size_t bytes = k_bytes(ctx->args->k), block = BYTE_STEPS * SUM_STEPS;
+    for (size_t done = 0; done < bytes; done += block) {
+        counts[rows](bytes - done < block ? bytes - done : block, a + 2 * rows * done,
+                     weights + N_TILE * done, sums[0]);
         for (size_t row = 0; row < rows; ++row)
             for (size_t half = 0; half < HALVES; ++half)
                 widen_sums(sums[row] + 2 * half, done > 0, totals[row] + 32 * half);
@@ -181,10 +181,10 @@ static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, u
 }
 
 static void run(const onebit_gemm_args *args) {
-    size_t bytes = k_bytes(args->k), most = block_rows(2 * bytes, M_TILE);
+    size_t bytes = k_bytes(args->k), max_rows = block_rows(2 * bytes, M_TILE);
     context ctx = {args, stream_output(args, 32)};
     for (size_t first = 0, rows; first < args->m; first += rows) {
-        rows = args->m - first < most ? args->m - first : most;
+        rows = args->m - first < max_rows ? args->m - first : max_rows;
         pack_rows(args, first, rows, args->scratch);
         for (size_t n = args->n_begin; n < args->n_end; n += N_TILE) {
             const uint8_t *weights = (const uint8_t *)args->weights + n * bytes;

@@ -30,7 +30,7 @@ static size_t scratch_size(size_t m, size_t k) {
 }
 
 /* One row of a tile at columns n .. n + 31, from the counts of differing bits. */
-static inline void store(const context *ctx, size_t m, size_t n, __m512i low, __m512i high) {
+static inline void apply_epilogue(const context *ctx, size_t m, size_t n, __m512i low, __m512i high) {
     const onebit_gemm_args *args = ctx->args;
     const onebit_epilogue *epilogue = args->epilogue;
     size_t count = args->n_end - n;
@@ -96,7 +96,7 @@ static inline __attribute__((always_inline)) void tile(const context *ctx, size_
     }
 #pragma GCC unroll 12
     for (size_t row = 0; row < rows; ++row)
-        store(ctx, m + row, n, low[row], high[row]);
+        apply_epilogue(ctx, m + row, n, low[row], high[row]);
 }
 
 #define TILE_OF(rows)                                                                                        \
@@ -135,10 +135,10 @@ static void pack_rows(const onebit_gemm_args *args, size_t first, size_t rows, u
 }
 
 static void run(const onebit_gemm_args *args) {
-    size_t words = onebit_words(args->k), most = block_rows(words * sizeof(uint32_t), M_TILE);
+    size_t words = onebit_words(args->k), max_rows = block_rows(words * sizeof(uint32_t), M_TILE);
     context ctx = {args, stream_output(args, 64)};
     for (size_t first = 0, rows; first < args->m; first += rows) {
-        rows = args->m - first < most ? args->m - first : most;
+        rows = args->m - first < max_rows ? args->m - first : max_rows;
         const uint32_t *block = args->m == 1 ? args->a : args->scratch;
         if (args->m > 1)
             pack_rows(args, first, rows, args->scratch);

@@ -1,10 +1,10 @@
 /* Tests of concat and permute: included by test.c, which defines ops and rng. */
 
-enum { MOST_PARTS = 5 };
+enum { MAX_PARTS = 5 };
 
 static void check_concat(size_t rows, size_t parts, const size_t *channels) {
     for (size_t element = 1; element <= 4; element += 3) {
-        onebit_part part[MOST_PARTS];
+        onebit_part part[MAX_PARTS];
         size_t all = 0;
         for (size_t p = 0; p < parts; all += channels[p++]) {
             void *data = test_alloc_input(rows * channels[p] * element);
@@ -31,7 +31,7 @@ static int bit_of(const uint32_t *rows, size_t channels, size_t row, size_t c) {
 }
 
 static void check_concat_bits(size_t rows, size_t parts, const size_t *channels) {
-    onebit_part part[MOST_PARTS];
+    onebit_part part[MAX_PARTS];
     size_t all = 0;
     for (size_t p = 0; p < parts; all += channels[p++]) {
         uint32_t *data = test_alloc_input(rows * onebit_words(channels[p]) * sizeof *data);
@@ -99,8 +99,8 @@ static void check_layout_ops(void) {
     static const size_t sizes[] = {1, 2, 3, 7, 16, 31, 32, 33, 63, 64, 65, 96, 127};
     enum { SIZES = sizeof sizes / sizeof *sizes };
     for (int i = 0; i < 60; ++i) {
-        const size_t parts = 1 + test_below(&rng, MOST_PARTS);
-        size_t channels[MOST_PARTS];
+        const size_t parts = 1 + test_below(&rng, MAX_PARTS);
+        size_t channels[MAX_PARTS];
         for (size_t p = 0; p < parts; ++p)
             channels[p] = sizes[test_below(&rng, SIZES)];
         check_concat(1 + test_below(&rng, 3), parts, channels);

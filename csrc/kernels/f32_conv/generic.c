@@ -23,7 +23,8 @@ static void add(const onebit_conv_shape *shape, input x, const weight *w, size_t
         sums[j] += x * w[j];
 }
 
-static void store(const onebit_conv_args *args, size_t pixel, size_t n, size_t width, const sum *sums) {
+static void apply_epilogue(const onebit_conv_args *args, size_t pixel, size_t n, size_t width,
+                           const sum *sums) {
     const float *scale = args->epilogue->scale + n, *bias = args->epilogue->bias + n;
     float *out = (float *)args->out + pixel * args->shape->n + n;
     for (size_t j = 0; j < width; ++j)

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kernels/taps.h"
-#include "kernels/u8_conv/store.h"
+#include "kernels/u8_conv/column_epilogues.h"
 #include "kernels/u8_conv/u8_conv.h"
 
 typedef uint8_t input;
@@ -29,10 +29,11 @@ static void add(const onebit_conv_shape *shape, input x, const weight *w, size_t
         sums[j] += value * (uint32_t)w[j];
 }
 
-static void store(const onebit_conv_args *args, size_t pixel, size_t n, size_t width, const sum *sums) {
+static void apply_epilogue(const onebit_conv_args *args, size_t pixel, size_t n, size_t width,
+                           const sum *sums) {
     int32_t v[32];
     memcpy(v, sums, width * sizeof *v);
-    onebit_u8_conv_store(args, pixel, n, width, v);
+    onebit_u8_conv_epilogue(args, pixel, n, width, v);
 }
 
 #include "kernels/conv_direct.inc"

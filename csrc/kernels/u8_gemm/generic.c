@@ -63,7 +63,8 @@ static uint32_t look_up(size_t words, const uint32_t *weights, const table *tabl
 }
 
 /* Columns [n, n + width) of one row of the output. */
-static void store(const onebit_epilogue *epilogue, void *row, size_t n, size_t width, const int32_t *v) {
+static void apply_epilogue(const onebit_epilogue *epilogue, void *row, size_t n, size_t width,
+                           const int32_t *v) {
     uint32_t word = 0;
     for (size_t j = 0; j < width; ++j) {
         if (epilogue->kind == ONEBIT_EPILOGUE_I32)
@@ -95,7 +96,7 @@ static void run(const onebit_gemm_args *args) {
                 const uint32_t dot = 2 * look_up(words, weights + (n + j) * words, tables) - sum;
                 v[j] = (int32_t)(multiplier * dot + offset * (uint32_t)rowsum[n + j]);
             }
-            store(args->epilogue, row, n, width, v);
+            apply_epilogue(args->epilogue, row, n, width, v);
         }
     }
 }

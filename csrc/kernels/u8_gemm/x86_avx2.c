@@ -195,7 +195,7 @@ INLINE uint32_t store_quarter(const onebit_epilogue *epilogue, void *row, size_t
 }
 
 /* One block of one row: v = 2 multiplier S + (offset rowsum - multiplier sum(x)), then the epilogue. */
-INLINE void store(const onebit_gemm_args *args, size_t m, size_t n, uint32_t sum, const __m256i *s) {
+INLINE void apply_epilogue(const onebit_gemm_args *args, size_t m, size_t n, uint32_t sum, const __m256i *s) {
     const int32_t *rowsum = (const int32_t *)args->weights + n;
     unsigned char *row = (unsigned char *)args->out + m * args->out_stride;
     const size_t width = args->n_end - n < BLOCK ? args->n_end - n : BLOCK;
@@ -228,7 +228,7 @@ INLINE void run_rows(int rows, const onebit_gemm_args *args, size_t m, const inp
         for (size_t begin = 0; begin < x->listed; begin += WIDEN)
             add_steps(rows, x, begin, x->listed - begin < WIDEN ? x->listed : begin + WIDEN, weights, sums);
         for (int row = 0; row < rows; ++row)
-            store(args, m + (size_t)row, n, x->sums[row], sums[row]);
+            apply_epilogue(args, m + (size_t)row, n, x->sums[row], sums[row]);
     }
 }
 

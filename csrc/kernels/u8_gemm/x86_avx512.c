@@ -180,7 +180,7 @@ INLINE uint32_t store_half(const onebit_epilogue *epilogue, void *row, size_t n,
 }
 
 /* One block of one row: v = 2 multiplier S + (offset rowsum - multiplier sum(x)), then the epilogue. */
-INLINE void store(const onebit_gemm_args *args, size_t m, size_t n, uint32_t sum, const __m512i *s) {
+INLINE void apply_epilogue(const onebit_gemm_args *args, size_t m, size_t n, uint32_t sum, const __m512i *s) {
     const int32_t *rowsum = (const int32_t *)args->weights + n;
     unsigned char *row = (unsigned char *)args->out + m * args->out_stride;
     const uint32_t mask = onebit_tail_mask(args->n_end - n < BLOCK ? args->n_end - n : 0);
@@ -212,7 +212,7 @@ INLINE void run_tile(int rows, int blocks, const onebit_gemm_args *args, size_t 
         look_up(rows, blocks, x, begin, x->listed - begin < WIDEN ? x->listed : begin + WIDEN, weights, sums);
     for (int block = 0; block < blocks; ++block, n += BLOCK)
         for (int row = 0; row < rows; ++row)
-            store(args, m + (size_t)row, n, x->sums[row], sums[row][block]);
+            apply_epilogue(args, m + (size_t)row, n, x->sums[row], sums[row][block]);
 }
 
 INLINE void run_rows(int rows, const onebit_gemm_args *args, size_t m, const inputs *x) {

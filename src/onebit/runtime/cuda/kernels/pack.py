@@ -107,17 +107,17 @@ def pack(device: Device, x: torch.Tensor, out: Bits | None = None) -> Bits:
 def count_ones(device: Device, bits: Bits) -> Bits:
     """The same bits with the sums of their rows, counted now."""
     sums = torch.empty(bits.rows, dtype=torch.int32, device=device.torch_device)
-    turns = -(-bits.data.shape[1] // 512)
-    _launch(device, _COUNT, bits.rows, turns, bits.data, sums, bits.rows, bits.data.shape[1])
+    steps = -(-bits.data.shape[1] // 512)
+    _launch(device, _COUNT, bits.rows, steps, bits.data, sums, bits.rows, bits.data.shape[1])
     return Bits(bits.data, bits.count, sums)
 
 
-def _launch(device: Device, entry: Entry, rows: int, turns: int, *args: torch.Tensor | int | None) -> None:
-    """Launch a kernel; a warp goes over a row in `turns`, so more warps than that are of no use."""
+def _launch(device: Device, entry: Entry, rows: int, steps: int, *args: torch.Tensor | int | None) -> None:
+    """Launch a kernel; a warp goes over a row in `steps`, so more warps than that are of no use."""
     if rows == 0:
         return
     warps = 1
-    while warps < min(turns, _WARPS) and rows * warps < 8 * _WARPS * device.multiprocessors:
+    while warps < min(steps, _WARPS) and rows * warps < 8 * _WARPS * device.multiprocessors:
         warps *= 2
     kernel = device.kernel(entry.file, entry.name, entry.defines)
     grid = (-(-rows * warps // _WARPS), 1, 1)

@@ -1,14 +1,14 @@
 /* The epilogues of any number of columns, one by one. */
-#ifndef ONEBIT_KERNELS_U8_CONV_STORE_H
-#define ONEBIT_KERNELS_U8_CONV_STORE_H
+#ifndef ONEBIT_KERNELS_U8_CONV_COLUMN_EPILOGUES_H
+#define ONEBIT_KERNELS_U8_CONV_COLUMN_EPILOGUES_H
 
 #include "base/bits.h"
 #include "kernels/conv.h"
 
 /* Columns [n, n + width) of the bits of a pixel. Groups may begin and end within a word; they come in order,
  * so the first to reach a word sets it. */
-static inline void onebit_u8_conv_store_bits(const onebit_epilogue *epilogue, uint32_t *row, size_t n,
-                                             size_t width, const int32_t *v) {
+static inline void onebit_u8_conv_bits_epilogue(const onebit_epilogue *epilogue, uint32_t *row, size_t n,
+                                                size_t width, const int32_t *v) {
     for (size_t end = n + width, word = n / ONEBIT_WORD_BITS; n < end; ++word) {
         const unsigned begin = n % ONEBIT_WORD_BITS;
         uint32_t bits = 0;
@@ -19,8 +19,8 @@ static inline void onebit_u8_conv_store_bits(const onebit_epilogue *epilogue, ui
 }
 
 /* Columns [n, n + width) of the pixel, from v[0] on. */
-static __attribute__((noinline)) void onebit_u8_conv_store(const onebit_conv_args *args, size_t pixel,
-                                                           size_t n, size_t width, const int32_t *v) {
+static __attribute__((noinline)) void onebit_u8_conv_epilogue(const onebit_conv_args *args, size_t pixel,
+                                                              size_t n, size_t width, const int32_t *v) {
     const onebit_epilogue *epilogue = args->epilogue;
     const size_t first = pixel * args->shape->n + n;
     switch (epilogue->kind) {
@@ -34,8 +34,8 @@ static __attribute__((noinline)) void onebit_u8_conv_store(const onebit_conv_arg
                 __builtin_fmaf((float)v[j], epilogue->scale[n + j], epilogue->bias[n + j]);
         break;
     case ONEBIT_EPILOGUE_BITS:
-        onebit_u8_conv_store_bits(epilogue, (uint32_t *)args->out + pixel * onebit_words(args->shape->n), n,
-                                  width, v);
+        onebit_u8_conv_bits_epilogue(epilogue, (uint32_t *)args->out + pixel * onebit_words(args->shape->n),
+                                     n, width, v);
         break;
     }
 }
