@@ -21,7 +21,7 @@ from onebit.bench.spending import by_kind
 from onebit.cli import main
 from onebit.export import float_network
 from onebit.program import DType, Node, Program, execute, verify
-from onebit.runtime import MOVES, ONE_BIT, REAL
+from onebit.runtime import ONE_BIT, REAL, REST
 from parity.random_images import ImageMaker
 from program_samples import constant, f32
 from support import require
@@ -214,9 +214,9 @@ def test_spending_adds_up_and_knows_its_kinds() -> None:
     program = random_program("quicknet", **_small("quicknet"))
     spendings = spend(program, batch=2, repeats=2)
     assert sum(s.share for s in spendings) == pytest.approx(1)
-    assert set(by_kind(spendings)) == {ONE_BIT, REAL, MOVES}
+    assert set(by_kind(spendings)) == {ONE_BIT, REAL, REST}
     for spending in spendings:
-        assert (spending.roof is not None) == (spending.kind in (ONE_BIT, REAL))
+        assert (spending.peak_share is not None) == (spending.kind in (ONE_BIT, REAL))
     assert "% of its multiply-accumulates are 1-bit" in explain(program, spendings)
 
 
@@ -233,13 +233,18 @@ def test_explain_names_what_is_not_binary() -> None:
 def test_bench_takes_a_name_and_profiles_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "lenet5_xnor", "--batch", "1", "--rounds", "1", "--no-peers", "--profile"]) == 0
     out = capsys.readouterr().out
-    assert "of the roof" in out
+    assert "of attainable peak" in out
     assert "binary_conv2d" in out
     words = ["bench", "lenet5_xnor", "--batch", "1", "--rounds", "1", "--no-peers", "--profile", "--json"]
     assert main(words) == 0
-    (result,) = json.loads(capsys.readouterr().out)["results"]
+    said = json.loads(capsys.readouterr().out)
+    (result,) = said["results"]
     assert [c["name"] for c in result["contenders"]] == ["onebit"]
     assert any(op["kind"] == ONE_BIT and op["macs"] > 0 for op in result["profile"])
+    peaks = said["attainable_peaks_gmacs"]
+    for op in result["profile"]:
+        share = op["gmacs"] / peaks[op["kind"]] if op["macs"] else None
+        assert op["peak_share"] == pytest.approx(share)
 
 
 def test_bench_of_what_is_nothing_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from onebit.runtime import (
     choose_isa,
     kind_of,
     library,
-    measure_roofs,
+    measure_peaks,
 )
 from onebit.runtime.builder import ENGINE_OPS
 from onebit.runtime.library import Isa
@@ -366,16 +366,18 @@ def test_profile_names_each_op(engine: Engine) -> None:
         assert op.variant in engine.variants.values()
         assert op.seconds > 0
         assert op.gmacs == pytest.approx(op.macs / op.seconds / 1e9)
-        assert op.roof == pytest.approx(op.gmacs / measure_roofs(engine.isa, engine.threads)[kind_of(op.op)])
+        assert op.peak_share == pytest.approx(
+            op.gmacs / measure_peaks(engine.isa, engine.threads)[kind_of(op.op)]
+        )
     with pytest.raises(EngineError, match="repeats is 0"):
         engine.profile(_images(1), repeats=0)
 
 
-def test_roofs_are_of_each_kind_of_product() -> None:
-    roofs = measure_roofs("generic", 1)
-    assert set(roofs) == {ONE_BIT, BYTES, REAL}
-    assert all(roof > 0 for roof in roofs.values())
-    assert measure_roofs("generic", 1) is roofs  # measured once
+def test_peaks_are_of_each_kind_of_product() -> None:
+    peaks = measure_peaks("generic", 1)
+    assert set(peaks) == {ONE_BIT, BYTES, REAL}
+    assert all(peak > 0 for peak in peaks.values())
+    assert measure_peaks("generic", 1) is peaks  # measured once
     assert kind_of("u8_conv2d+threshold") == BYTES
 
 
@@ -385,7 +387,7 @@ def test_profile_passes_over_what_only_renames_memory() -> None:
         profile = engine.profile(*feed(program), repeats=1)
     ops = [op.op for op in profile]
     assert "reshape" not in ops
-    assert profile[0].roof is None  # it is no product
+    assert profile[0].peak_share is None  # it is no product
     assert ops[0] == "scale_pixels"
 
 

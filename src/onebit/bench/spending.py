@@ -1,6 +1,6 @@
 """Where this engine's time goes, op by op, and from that why a network is not faster.
 
-The share of the roof is the engine's own (`onebit.runtime.measure_roofs`). docs/performance.md has the
+The attainable peaks are the engine's own (`onebit.runtime.measure_peaks`). docs/performance.md has the
 arithmetic's bounds, which need the C benchmarks.
 """
 
@@ -16,7 +16,7 @@ from onebit.runtime import ONE_BIT, Engine, kind_of
 
 @dataclass(frozen=True)
 class Spending:
-    """One op of a run. `roof` is the fraction of the roof of its kind, None where it is no such product."""
+    """One op of a run. `peak_share`: of the attainable peak of its kind; None where it is no product."""
 
     layer: str
     op: str
@@ -26,7 +26,7 @@ class Spending:
     share: float
     macs: int
     gmacs: float
-    roof: float | None
+    peak_share: float | None
 
 
 def spend(
@@ -36,7 +36,7 @@ def spend(
     threads: int = 1,
     repeats: int = 10,
 ) -> list[Spending]:
-    """Median time of each op, in the order of a run, with its share of all and of its roof."""
+    """Median time of each op, in the order of a run, with its share of all and of its attainable peak."""
     with Engine(program, threads=threads) as engine:
         ops = engine.profile(*random_inputs(program, batch), repeats=repeats)
     total = sum(op.seconds for op in ops) or 1.0
@@ -50,7 +50,7 @@ def spend(
             op.seconds / total,
             op.macs,
             op.gmacs,
-            op.roof,
+            op.peak_share,
         )
         for op in ops
     ]

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         spend,
     )
     from onebit.program import summarize
-    from onebit.runtime import choose_isa, measure_roofs
+    from onebit.runtime import choose_isa, measure_peaks
 
     summary = summarize(program)
     heavy = summary.macs_1bit + summary.macs_other > _MANY_MACS
@@ -85,8 +85,10 @@ def run(args: argparse.Namespace) -> int:
     machine, versions = describe_machine(), package_versions()
     if args.json:
         found = [_as_dict(report, ops if args.profile else []) for report, ops in results]
-        roofs = measure_roofs(choose_isa(None), args.threads)
-        print_json({"machine": machine, "versions": versions, "roofs_gmacs": roofs, "results": found})
+        peaks = measure_peaks(choose_isa(None), args.threads)
+        print_json(
+            {"machine": machine, "versions": versions, "attainable_peaks_gmacs": peaks, "results": found}
+        )
         return 0
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}")
     print(", ".join(f"{name} {version}" for name, version in versions.items() if version))
@@ -148,11 +150,11 @@ def _profile(ops: list[Spending], batch: int) -> str:
             microseconds(op.seconds / batch),
             f"{op.share:.1%}",
             number(op.gmacs) if op.gmacs else "–",
-            "–" if op.roof is None else f"{op.roof:.0%}",
+            "–" if op.peak_share is None else f"{op.peak_share:.0%}",
         )
         for op in ops
     ]
-    return table(rows, header=("layer", "op", "kernel", "an image", "of all", "GMAC/s", "of the roof"))
+    return table(rows, header=("layer", "op", "kernel", "an image", "of all", "GMAC/s", "of attainable peak"))
 
 
 def _as_dict(report: Report, ops: list[Spending]) -> dict[str, Any]:

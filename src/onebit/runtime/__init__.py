@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from onebit.errors import EngineError
 from onebit.runtime import kernels
-from onebit.runtime.engine import DEVICES, Engine, Memory, measure_roofs
+from onebit.runtime.engine import DEVICES, Engine, Memory, measure_peaks
 from onebit.runtime.gpu_engine import cuda_engine
 from onebit.runtime.library import available_isas, choose_isa, library
-from onebit.runtime.profile import BYTES, MOVES, ONE_BIT, REAL, OpProfile, kind_of
+from onebit.runtime.profile import BYTES, ONE_BIT, REAL, REST, OpProfile, kind_of
 
 __all__ = [
     "BYTES",
-    "MOVES",
     "ONE_BIT",
     "REAL",
+    "REST",
     "Engine",
     "EngineError",
     "Memory",
@@ -23,7 +23,7 @@ __all__ = [
     "kernels",
     "kind_of",
     "library",
-    "measure_roofs",
+    "measure_peaks",
 ]
 
 DEVICES["cuda"] = cuda_engine

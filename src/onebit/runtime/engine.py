@@ -216,12 +216,12 @@ class Engine:
 
         Each op is timed alone. In a run that is not profiled, neighbouring elementwise ops take turns on
         blocks of rows, so that it may be a little quicker than the sum of these times. The first call
-        measures the roofs too (`measure_roofs`), under 0.2 s a process on one thread.
+        measures the attainable peaks too (`measure_peaks`), under 0.2 s a process on one thread.
         """
         arrays = self._accept(inputs)
         products = len(arrays[0]) and any(op.macs for op in self.ops)
-        roofs = measure_roofs(self.isa, self.threads) if products else {}
-        return profile(self.ops, len(arrays[0]), self.time_ops(*arrays, repeats=repeats), roofs)
+        peaks = measure_peaks(self.isa, self.threads) if products else {}
+        return profile(self.ops, len(arrays[0]), self.time_ops(*arrays, repeats=repeats), peaks)
 
     def time_ops(self, *inputs: Array, repeats: int) -> list[list[float]]:
         """Run a batch `repeats` times: for each run the seconds of each of `ops`."""
@@ -296,7 +296,7 @@ class Engine:
 
 
 @cache
-def measure_roofs(isa: str, threads: int) -> dict[str, float]:
+def measure_peaks(isa: str, threads: int) -> dict[str, float]:
     """Kind of product → GMAC/s of this engine's best, found once a process."""
     return best_rates(lambda program: Engine(program, threads=threads, isa=isa), threads)
 

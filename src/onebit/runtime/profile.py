@@ -1,8 +1,8 @@
 """Where a run's time goes: each op's median, its rate, and the share of what this engine can reach at best.
 
-The roofs are measured on this engine, in the same process: its best rate on a large product and a large
-convolution of each kind. They say what an op could reach here, whatever the CPU and its clock. (A convolution
-may pass 100 %: taps outside the image count as work and need none.)
+The attainable peaks are measured on this engine, in the same process: its best rate on a large product and a
+large convolution of each kind. They say what an op could reach here, whatever the CPU and its clock. (A
+convolution may pass 100 %: taps outside the image count as work and need none.)
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from onebit.program.ops import Kind, MacKind
 from onebit.program.tensors import Array
 from onebit.runtime.builder import OpRecord
 
-ONE_BIT, REAL, BYTES, MOVES = "1-bit products", "float32 products", "8-bit products", "the rest"
-_ROWS, _N, _K, _IMAGES, _SIDE, _CHANNELS = 256, 1024, 1024, 4, 16, 256  # of the products that show the roofs
+ONE_BIT, REAL, BYTES, REST = "1-bit products", "float32 products", "8-bit products", "the rest"
+_ROWS, _N, _K, _IMAGES, _SIDE, _CHANNELS = 256, 1024, 1024, 4, 16, 256  # of the products that show the peaks
 
 
 class OpProfile(NamedTuple):
@@ -31,7 +31,7 @@ class OpProfile(NamedTuple):
     seconds: float
     macs: int
     gmacs: float  # 10^9 multiply-accumulates a second; 0 where the op is no product
-    roof: float | None  # gmacs over the best of `measure_roofs`; None where the op is no product
+    peak_share: float | None  # gmacs over the best of `measure_peaks`; None where the op is no product
 
 
 class TimedEngine(Protocol):
@@ -59,25 +59,25 @@ _KINDS = {
 def kind_of(op: str) -> str:
     """Which kind of work an op of a profile is; what is fused behind a product counts with it."""
     product = OPS[op.partition("+")[0]].product
-    return MOVES if product is None else _KINDS[product.kind]
+    return REST if product is None else _KINDS[product.kind]
 
 
 def profile(
-    ops: Sequence[OpRecord], batch: int, runs: list[list[float]], roofs: Mapping[str, float]
+    ops: Sequence[OpRecord], batch: int, runs: list[list[float]], peaks: Mapping[str, float]
 ) -> list[OpProfile]:
-    """The seconds of several runs, an op each, as medians with rates and shares of the roof of its kind."""
+    """The seconds of several runs, an op each, as medians with rates and shares of their attainable peaks."""
     found = []
     for op, *seconds in zip(ops, *runs, strict=True):
         time, macs = median(seconds), op.macs * batch
         gmacs = macs / time * 1e-9 if time > 0 else 0.0
-        roof = gmacs / roofs[kind_of(op.op)] if macs else None
-        found.append(OpProfile(op.layer, op.op, op.variant, time, macs, gmacs, roof))
+        share = gmacs / peaks[kind_of(op.op)] if macs else None
+        found.append(OpProfile(op.layer, op.op, op.variant, time, macs, gmacs, share))
     return found
 
 
 def best_rates(build: Callable[[Program], TimedEngine], threads: int) -> dict[str, float]:
     """Kind of product → GMAC/s of the best product of that kind on the engines that `build` makes."""
-    roofs: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     for op, dtype in (
         ("binary_gemm", DType.BITS),
         ("binary_conv2d", DType.BITS),
@@ -95,8 +95,8 @@ def best_rates(build: Callable[[Program], TimedEngine], threads: int) -> dict[st
             best = engine.ops[0].macs * len(x) / seconds * 1e-9
         finally:
             engine.close()
-        roofs[kind_of(op)] = max(roofs.get(kind_of(op), 0.0), best)
-    return roofs
+        peaks[kind_of(op)] = max(peaks.get(kind_of(op), 0.0), best)
+    return peaks
 
 
 def _product(op: str, dtype: DType) -> Program:

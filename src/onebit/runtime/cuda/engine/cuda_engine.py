@@ -268,8 +268,8 @@ class CudaEngine(Engine):
     def profile(self, *inputs: Any, repeats: int = 10) -> NoReturn:
         """Not on a GPU: `time_ops` gives the times, and torch.profiler sees each kernel."""
         raise EngineError(
-            "profile compares with the roofs of a CPU; on a GPU use engine.time_ops(x, repeats=10), "
-            "or torch.profiler"
+            "profile compares with the attainable peaks of a CPU; on a GPU use "
+            "engine.time_ops(x, repeats=10), or torch.profiler"
         )
 
     @property
