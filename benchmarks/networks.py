@@ -20,7 +20,7 @@ from typing import Any
 import kernel_bench
 from onebit.bench import (
     ENGINE,
-    Report,
+    BenchReport,
     Spending,
     bench_program,
     describe_machine,
@@ -68,7 +68,7 @@ def measured_bounds() -> Bounds:
     return Bounds(one_bit * row["clock_ghz"], real * row["clock_ghz"])
 
 
-def print_times(report: Report) -> None:
+def print_times(report: BenchReport) -> None:
     """Milliseconds and ratios of every contender."""
     print(f"batch {report.batch}, {report.threads} thread(s)")
     for result in report.results:

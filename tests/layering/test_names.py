@@ -1,7 +1,8 @@
-"""One name, one thing: no two rooms have modules of the same name, but for a short list with reasons."""
+"""One name, one thing, in every room: for modules, but for a short list with reasons, and for classes."""
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
 from pathlib import Path, PurePath
 
@@ -43,3 +44,30 @@ def test_a_clash_is_seen() -> None:
     paths = ["nn/a.py", "ops/a.py", "nn/b.py", "nn/deep/b.py", "ops/__init__.py", "nn/__init__.py"]
     paths += ["program/ops/pool.py", "lowering/rules/pool.py", "program/ops/sum.py", "lowering/sum.py"]
     assert clashes([Path(path) for path in paths]) == ["a.py", "sum.py"]
+
+
+def class_clashes(sources: dict[PurePath, str]) -> list[str]:
+    """Names of classes that two rooms share, from the text of each module; `_A` and `A` are one name."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    for path, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name.lstrip("_")].add(path.parts[0])
+    return sorted(name for name, rooms in homes.items() if len(rooms) > 1)
+
+
+def test_no_two_rooms_share_the_name_of_a_class() -> None:
+    sources: dict[PurePath, str] = {
+        path.relative_to(SOURCE): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")
+    }
+    assert sum(text.count("\nclass ") for text in sources.values()) > 200, "is this the right folder?"
+    assert class_clashes(sources) == [], "rename one of each"
+
+
+def test_a_clash_of_classes_is_seen() -> None:
+    sources = {
+        "nn/a.py": "class Twice: ...\nclass _Hidden: ...\nclass Once: ...",
+        "nn/b.py": "class Once: ...",
+        "ops/a.py": "class Twice: ...\ndef f():\n    class Hidden: ...\n",
+    }
+    assert class_clashes({Path(path): text for path, text in sources.items()}) == ["Hidden", "Twice"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from onebit.bench import (
-    Report,
+    BenchReport,
     bench_program,
     explain,
     random_program,
@@ -173,13 +173,13 @@ def test_random_programs_repeat_and_leave_the_generator_alone() -> None:
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> BenchReport:
     require_onnx()
     program = random_program("bnn_convnet_cifar10", **_small("bnn_convnet_cifar10"))
     return bench_program(program, batch=2, rounds=1, seconds=0.001)
 
 
-def test_convolutions_run_in_static_int8_and_say_in_which_form(report: Report) -> None:
+def test_convolutions_run_in_static_int8_and_say_in_which_form(report: BenchReport) -> None:
     names = {result.name for result in report.results}
     assert ONNX_INT8 in names
     assert ONNX_DYNAMIC not in names

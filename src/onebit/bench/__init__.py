@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onebit.bench.contest import Contender, Result, contest
+from onebit.bench.contest import Contender, Timing, contest
 from onebit.bench.machine import describe_machine, package_versions
-from onebit.bench.packed import ENGINE, PEERS, PYTORCH, Report, bench_program
+from onebit.bench.packed import ENGINE, PEERS, PYTORCH, BenchReport, bench_program
 from onebit.bench.random_model import random_program
 from onebit.bench.spending import Spending, explain, spend
 
@@ -12,10 +12,10 @@ __all__ = [
     "ENGINE",
     "PEERS",
     "PYTORCH",
+    "BenchReport",
     "Contender",
-    "Report",
-    "Result",
     "Spending",
+    "Timing",
     "bench_program",
     "contest",
     "describe_machine",

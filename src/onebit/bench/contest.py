@@ -20,7 +20,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Result:
+class Timing:
     """Seconds a call of one contender: the median over rounds, and the fastest and slowest round."""
 
     name: str
@@ -32,7 +32,7 @@ class Result:
 
 def contest(
     contenders: Sequence[Contender], *, rounds: int = 7, seconds_a_round: float = 0.05, settle: bool = True
-) -> list[Result]:
+) -> list[Timing]:
     """Time the contenders in turn, `rounds` times over; a round repeats a call for about `seconds_a_round`.
 
     Each block begins with one call that is not counted, which brings weights back into the caches.
@@ -51,7 +51,7 @@ def contest(
                 contender.call()
             times[index].append((time.perf_counter() - start) / repeats[index])
     return [
-        Result(contender.name, median(own), min(own), max(own), rounds)
+        Timing(contender.name, median(own), min(own), max(own), rounds)
         for contender, own in zip(contenders, times, strict=True)
     ]
 

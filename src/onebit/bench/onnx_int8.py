@@ -21,7 +21,7 @@ def static_int8_bytes(model: bytes, calibration: dict[str, Floats], *, form: str
     """
     from onnxruntime import quantization as q
 
-    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationReader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.left = [calibration]
 
@@ -33,7 +33,7 @@ def static_int8_bytes(model: bytes, calibration: dict[str, Floats], *, form: str
         lambda source, target: q.quantize_static(
             source,
             target,
-            Reader(),
+            CalibrationReader(),
             quant_format=getattr(q.QuantFormat, form),
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,

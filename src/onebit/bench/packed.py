@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onebit.bench.contest import Contender, Result, contest, fastest
+from onebit.bench.contest import Contender, Timing, contest, fastest
 from onebit.export.float_network import FloatNetwork, Floats, NotComparable, float_network
 from onebit.program import DType, Program
 
@@ -27,12 +27,12 @@ Outputs = npt.NDArray[Any]
 
 
 @dataclass
-class Report:
+class BenchReport:
     """Seconds an image of each contender, at one batch size and thread count."""
 
     batch: int
     threads: int
-    results: list[Result]
+    results: list[Timing]
     bytes_of: dict[str, int] = field(default_factory=dict)  # model size, where it is known
     disagreeing: dict[str, int] = field(
         default_factory=dict
@@ -57,7 +57,7 @@ def bench_program(
     rounds: int = 7,
     seconds: float = 0.05,
     peers: Collection[str] = PEERS,
-) -> Report:
+) -> BenchReport:
     """Time `program` on this engine and beside its peers ("torch", "onnx"), where they are installed.
 
     All see the same random inputs, the same batch and the same number of threads, in interleaved rounds.
@@ -68,7 +68,7 @@ def bench_program(
     engine = Engine(program, threads=threads)
     calls: dict[str, Callable[[], object]] = {ENGINE: lambda: engine(*inputs)}
     answers: dict[str, Outputs] = {ENGINE: np.asarray(_first(engine(*inputs)))}
-    report = Report(batch, threads, [])
+    report = BenchReport(batch, threads, [])
     if peers:
         try:
             network = float_network(program)
@@ -107,7 +107,7 @@ def random_inputs(program: Program, batch: int) -> list[npt.NDArray[Any]]:
 
 
 def _add_torch(
-    report: Report,
+    report: BenchReport,
     network: FloatNetwork,
     feed: Sequence[Floats],
     calls: dict[str, Callable[[], object]],
@@ -127,7 +127,7 @@ def _add_torch(
 
 
 def _add_onnx(
-    report: Report,
+    report: BenchReport,
     program: Program,
     network: FloatNetwork,
     feed: Sequence[Floats],

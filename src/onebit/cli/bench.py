@@ -22,7 +22,7 @@ from onebit.cli.runs import read_program
 from onebit.cli.show import microseconds, number, print_json, size, table
 
 if TYPE_CHECKING:
-    from onebit.bench import Report, Spending
+    from onebit.bench import BenchReport, Spending
     from onebit.program import Program
 
 HELP = "time a network beside PyTorch and ONNX Runtime"
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     summary = summarize(program)
     heavy = summary.macs_1bit + summary.macs_other > _MANY_MACS
-    results: list[tuple[Report, list[Spending]]] = []
+    results: list[tuple[BenchReport, list[Spending]]] = []
     for batch in args.batch or ([1] if heavy else [1, 256]):
         report = bench_program(
             program,
@@ -116,7 +116,7 @@ def _program(what: str) -> Program:
     return random_program(what)
 
 
-def _table(report: Report) -> str:
+def _table(report: BenchReport) -> str:
     rows = []
     for result in report.results:
         nbytes = report.bytes_of.get(result.name)
@@ -157,7 +157,7 @@ def _profile(ops: list[Spending], batch: int) -> str:
     return table(rows, header=("layer", "op", "kernel", "an image", "of all", "GMAC/s", "of attainable peak"))
 
 
-def _as_dict(report: Report, ops: list[Spending]) -> dict[str, Any]:
+def _as_dict(report: BenchReport, ops: list[Spending]) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {

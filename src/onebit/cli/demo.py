@@ -16,7 +16,7 @@ from onebit.cli.runs import RECIPE
 from onebit.cli.show import microseconds, number, size, table
 
 if TYPE_CHECKING:
-    from onebit.bench import Report
+    from onebit.bench import BenchReport
 
 HELP = "see the whole path in seconds: train, pack, run, compare"
 
@@ -99,7 +99,7 @@ def _fresh_folder(folder: Path) -> Path:
 
 
 def _table(
-    accuracies: list[float], images: int, differ: int, nbytes: tuple[int, int], reports: list[Report]
+    accuracies: list[float], images: int, differ: int, nbytes: tuple[int, int], reports: list[BenchReport]
 ) -> str:
     from onebit.bench import ENGINE, PYTORCH
 

@@ -47,7 +47,7 @@ def padded(
     return F.pad(x, ends, value=float(value)), (0,) * len(before)
 
 
-class _BinaryConv(BinaryLayer):
+class _BinaryConvNd(BinaryLayer):
     """The body of BinaryConv1d and BinaryConv2d, over `axes` image axes."""
 
     axes: int
@@ -181,7 +181,7 @@ class _BinaryConv(BinaryLayer):
         return ", ".join([*parts, *self.repr_of_options()])
 
 
-class BinaryConv2d(_BinaryConv):
+class BinaryConv2d(_BinaryConvNd):
     """A 2-d convolution with one-bit weights: BinaryConnect/BWN (real input) or BNN/XNOR (one-bit input).
 
     x: (N, in_channels, H, W), floating point -> (N, out_channels, H', W'), same dtype, with
@@ -225,7 +225,7 @@ class BinaryConv2d(_BinaryConv):
         return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding, count_include_pad=True)
 
 
-class BinaryConv1d(_BinaryConv):
+class BinaryConv1d(_BinaryConvNd):
     """A 1-d convolution with one-bit weights; everything else is as in `BinaryConv2d`.
 
     x: (N, in_channels, L), floating point -> (N, out_channels, L'), same dtype.

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from onebit.nn.activations import RSign
 from onebit.nn.binary_layer import BinaryLayer
 from onebit.nn.binary_linear import BinaryLinear
-from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, _BinaryConv
+from onebit.nn.convolution import BinaryConv1d, BinaryConv2d, _BinaryConvNd
 from onebit.nn.markers import emits_markers
 from onebit.nn.modes import modes_kept
 from onebit.nn.pixels import ScalePixels
@@ -62,7 +62,7 @@ class SavedBinaryLinear(_SavedProduct, BinaryLinear):
     """`BinaryLinear` that saves its input and its weights as bits."""
 
 
-class _SavedConv(_SavedProduct, _BinaryConv):
+class _SavedConv(_SavedProduct, _BinaryConvNd):
     def _how(self) -> tuple[Any, ...]:
         return self.padding_value, self.stride, self.padding, self.dilation, self.groups, self.padding_after
 

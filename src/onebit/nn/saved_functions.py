@@ -116,7 +116,7 @@ class _Sign(_Function):
         return torch.where(unpack_mask(code, *ctx.layout), grad_outputs[0], 0), None
 
 
-class _Product(_Function):
+class _GridProduct(_Function):
     """A matrix product or convolution of x and weight, each on its grid, and saved as that allows.
 
     how: (padding value, stride, padding before, dilation, groups, padding after) of a convolution, None for a
@@ -260,8 +260,8 @@ def product(
     weight_grid: SavedGrid | None,
     how: tuple[Any, ...] | None,
 ) -> Tensor:
-    """The matrix product or convolution of `_Product`."""
-    return cast(Tensor, _Product.apply(x, weight, grid, weight_grid, how))  # type: ignore[no-untyped-call]
+    """The matrix product or convolution of `_GridProduct`."""
+    return cast(Tensor, _GridProduct.apply(x, weight, grid, weight_grid, how))  # type: ignore[no-untyped-call]
 
 
 def batch_norm(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

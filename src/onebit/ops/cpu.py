@@ -11,7 +11,7 @@ from onebit.errors import EngineError
 from onebit.ops.operators import packed_result
 from onebit.ops.prepared import Constants, Run
 from onebit.runtime.abi import EpilogueKind
-from onebit.runtime.products import Conv2d, Epilogue, Matmul, Product, Source, pack_sign_planes
+from onebit.runtime.products import Conv2d, Epilogue, Matmul, ProductEngine, Source, pack_sign_planes
 
 
 def pack_bits(x: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ def prepare(
 ) -> Run:
     """A product of the compiled library; see prepared.Backend."""
     weights, *epilogue = (0 if t is None else t.data_ptr() for t in constants)
-    product = Product(shape, weights, Epilogue(kind, *epilogue), source=source, channels_first=channels_first)
+    product = ProductEngine(
+        shape, weights, Epilogue(kind, *epilogue), source=source, channels_first=channels_first
+    )
 
     def run(x: Tensor, batch: int, out_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         out = torch.empty(out_shape, dtype=dtype)

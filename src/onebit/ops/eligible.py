@@ -34,7 +34,7 @@ _HOOKS = (
 )
 
 
-class Parts(NamedTuple):
+class LayerParts(NamedTuple):
     """What a packed layer is made of: ±1 weights, α, what stays before the product, whether that is real."""
 
     signs: Tensor
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
 
 
 @torch.no_grad()
-def parts_of(layer: BinaryLayer, *, real_inputs: bool) -> Parts | str:
+def parts_of(layer: BinaryLayer, *, real_inputs: bool) -> LayerParts | str:
     """What a packed layer in the place of `layer` is made of, or why there can be none.
 
     The layer must be in eval mode. real_inputs: whether a layer without a sign on its input may be packed.
@@ -58,12 +58,12 @@ def parts_of(layer: BinaryLayer, *, real_inputs: bool) -> Parts | str:
     quantizer = layer.input_quantizer
     if quantizer is None:
         if real_inputs:
-            return Parts(signs, alpha, None, True)
+            return LayerParts(signs, alpha, None, True)
         return "its input is not binarized (input_quantizer=None); real_inputs='pack' packs it all the same"
     if _is_plain_sign(quantizer):
-        return Parts(signs, alpha, None, False)
+        return LayerParts(signs, alpha, None, False)
     why = _why_not_signs(quantizer, layer)
-    return f"its input is not seen to become ±1: {why}" if why else Parts(signs, alpha, quantizer, False)
+    return f"its input is not seen to become ±1: {why}" if why else LayerParts(signs, alpha, quantizer, False)
 
 
 def _altered(layer: BinaryLayer) -> str:

@@ -97,7 +97,7 @@ class Options(NamedTuple):
         return self.to_float or self.scale is not None or self.bias is not None
 
 
-class Result(NamedTuple):
+class OutputSpec(NamedTuple):
     """The shape and dtype of a result."""
 
     shape: tuple[int, ...]
@@ -145,7 +145,7 @@ def _check_device(op: str, *tensors: Tensor | None) -> None:
         raise ValueError(f"onebit::{op}: its tensors are on {names}; move them to one device")
 
 
-def _stored(op: str, lead: tuple[int, ...], n: int, options: Options) -> Result:
+def _stored(op: str, lead: tuple[int, ...], n: int, options: Options) -> OutputSpec:
     """The result of n sums a row, its leading axes being `lead`."""
     if options.flip is not None and options.threshold is None:
         raise ValueError(f"onebit::{op}: flip goes with threshold, which is None")
@@ -155,32 +155,32 @@ def _stored(op: str, lead: tuple[int, ...], n: int, options: Options) -> Result:
         if tensor is not None:
             _require(op, name, tensor, torch.float32, (n,))
     if options.threshold is None:
-        return Result((*lead, n), torch.float32 if options.stores_floats else torch.int32)
+        return OutputSpec((*lead, n), torch.float32 if options.stores_floats else torch.int32)
     _require(op, "threshold", options.threshold, torch.int32, (n,))
     if options.flip is not None:
         _require(op, "flip", options.flip, torch.int32, (words(n),))
-    return Result((*lead, words(n)), torch.int32)
+    return OutputSpec((*lead, words(n)), torch.int32)
 
 
-def packed_result(x: Tensor) -> Result:
+def packed_result(x: Tensor) -> OutputSpec:
     """pack_bits."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"onebit::pack_bits takes tensors of shape (..., C), C >= 1, not {tuple(x.shape)}")
     if x.is_complex() or x.dtype in (torch.bool, torch.uint8):
         raise TypeError(f"onebit::pack_bits packs signs, and {x.dtype} has none: pass ±1 as int8 or float32")
     refuse_gradients("pack_bits", x)
-    return Result((*x.shape[:-1], words(x.shape[-1])), torch.int32)
+    return OutputSpec((*x.shape[:-1], words(x.shape[-1])), torch.int32)
 
 
-def unpacked_result(bits: Tensor, k: int, dtype: torch.dtype) -> Result:
+def unpacked_result(bits: Tensor, k: int, dtype: torch.dtype) -> OutputSpec:
     """unpack_bits."""
     if k < 1:
         raise ValueError(f"onebit::unpack_bits: k is {k}; it must be 1 or more")
     _require("unpack_bits", "bits", bits, torch.int32, (*[None] * (bits.ndim - 1), words(k)))
-    return Result((*bits.shape[:-1], k), dtype)
+    return OutputSpec((*bits.shape[:-1], k), dtype)
 
 
-def matmul_result(a: Tensor, b: Tensor, k: int, options: Options) -> Result:
+def matmul_result(a: Tensor, b: Tensor, k: int, options: Options) -> OutputSpec:
     """binary_matmul."""
     op = "binary_matmul"
     if k < 1:
@@ -192,7 +192,7 @@ def matmul_result(a: Tensor, b: Tensor, k: int, options: Options) -> Result:
     return _stored(op, a.shape[:-1], b.shape[0], options)
 
 
-def real_matmul_result(x: Tensor, b: Tensor, options: Options) -> Result:
+def real_matmul_result(x: Tensor, b: Tensor, options: Options) -> OutputSpec:
     """f32_binary_matmul."""
     op = "f32_binary_matmul"
     if x.ndim == 0 or x.shape[-1] == 0:
@@ -204,7 +204,7 @@ def real_matmul_result(x: Tensor, b: Tensor, options: Options) -> Result:
     return _stored(op, x.shape[:-1], b.shape[0], options)
 
 
-def conv_result(op: str, x: Tensor, weight: Tensor, channels: int, options: Options) -> Result:
+def conv_result(op: str, x: Tensor, weight: Tensor, channels: int, options: Options) -> OutputSpec:
     """binary_conv2d, and f32_binary_conv2d, whose x holds the channels themselves."""
     real, groups = op.startswith("f32_"), options.groups
     if channels < 1 or groups < 1 or channels % groups:
@@ -226,7 +226,7 @@ def conv_result(op: str, x: Tensor, weight: Tensor, channels: int, options: Opti
         return result
     if options.threshold is not None:
         raise ValueError(f"onebit::{op}: packed bits are channels last: threshold excludes channels_first")
-    return Result((x.shape[0], weight.shape[0], *size), result.dtype)
+    return OutputSpec((x.shape[0], weight.shape[0], *size), result.dtype)
 
 
 def _output_size(op: str, size: Sequence[int], kernel: Sequence[int], options: Options) -> list[int]:
@@ -250,7 +250,7 @@ def _output_size(op: str, size: Sequence[int], kernel: Sequence[int], options: O
 # ---- what torch.compile and meta tensors see ----
 
 
-def _empty(like: Tensor, result: Result) -> Tensor:
+def _empty(like: Tensor, result: OutputSpec) -> Tensor:
     return like.new_empty(result.shape, dtype=result.dtype)
 
 

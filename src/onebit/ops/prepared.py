@@ -18,7 +18,7 @@ from torch import Tensor
 from onebit.errors import EngineError
 from onebit.ops.operators import (
     Options,
-    Result,
+    OutputSpec,
     conv_result,
     matmul_result,
     real_matmul_result,
@@ -125,7 +125,7 @@ class Products:
         shape: Matmul | Conv2d,
         weights: Tensor,
         options: Options,
-        result: Result,
+        result: OutputSpec,
         *,
         axes: int,
     ) -> _Ready:

@@ -62,7 +62,7 @@ def build_plan(
     plan = c_void_p()
     library.call("onebit_plan_create", isa.encode(), max_memory, byref(plan))
     try:
-        return plan, _Builder(library, program, plan, max_memory).build()
+        return plan, _EngineBuilder(library, program, plan, max_memory).build()
     except BaseException:
         library.functions.onebit_plan_release(plan)
         raise
@@ -87,7 +87,7 @@ def _ints(node: Node, name: str) -> tuple[int, ...]:
     return cast(tuple[int, ...], node.attrs[name])
 
 
-class _Builder:
+class _EngineBuilder:
     def __init__(self, library: Library, program: Program, plan: c_void_p, max_memory: int) -> None:
         self.library = library
         self.program = program

@@ -88,7 +88,7 @@ class Conv2d(NamedTuple):
         return height, width
 
 
-class Product:
+class ProductEngine:
     """A binary product with prepacked weights.
 
     Args:

@@ -32,7 +32,7 @@ def onnx_bytes(network: FloatNetwork) -> bytes:
         return name
 
     for op in network.ops:
-        for kind, names, output, attrs in _Writer(network, op, constant).nodes():
+        for kind, names, output, attrs in _FloatWriter(network, op, constant).nodes():
             nodes.append(helper.make_node(kind, names, [output], **attrs))
 
     def infos(names: tuple[str, ...]) -> list[Any]:
@@ -47,7 +47,7 @@ def onnx_bytes(network: FloatNetwork) -> bytes:
     return serialized
 
 
-class _Writer:
+class _FloatWriter:
     """The ONNX nodes of one op."""
 
     def __init__(self, network: FloatNetwork, op: FloatOp, constant: Callable[[str, Array], str]) -> None:

@@ -21,7 +21,7 @@ from onebit.program.fusion import Step
 from onebit.program.ops import Call
 
 
-class _Product:
+class _ProductNode:
     """One product: its operand and weights in place, and the nodes that multiply them."""
 
     def __init__(self, w: Writer, node: Node) -> None:
@@ -93,7 +93,7 @@ class _Product:
 
 def write_product(w: Writer, step: Step, node: Node) -> None:
     """A product with its epilogue."""
-    product = _Product(w, node)
+    product = _ProductNode(w, node)
     if OPS[node.op].is_integer_product:
         _integers(w, step, product)
         return
@@ -101,7 +101,7 @@ def write_product(w: Writer, step: Step, node: Node) -> None:
     _epilogue(w, step, product, made, Held(exact=False, sum=True))
 
 
-def _integers(w: Writer, step: Step, product: _Product) -> None:
+def _integers(w: Writer, step: Step, product: _ProductNode) -> None:
     node = product.node
     bound, exact = product.largest_sum(), w.held[node.inputs[0]].exact
     if bound > EXACT_INTEGERS:
@@ -123,7 +123,7 @@ def _integers(w: Writer, step: Step, product: _Product) -> None:
     _epilogue(w, step, product, made, Held(bound, exact, sum=True))
 
 
-def _signs_of_sums(w: Writer, step: Step, product: _Product, x: str, bound: int) -> None:
+def _signs_of_sums(w: Writer, step: Step, product: _ProductNode, x: str, bound: int) -> None:
     assert step.threshold is not None
     assert step.flip is not None
     flip = unpack_bits(step.flip, len(step.threshold))
@@ -136,7 +136,7 @@ def _signs_of_sums(w: Writer, step: Step, product: _Product, x: str, bound: int)
     w.place(step.output, made, product.like, Held(1, w.held[product.node.inputs[0]].exact))
 
 
-def _by_digits(w: Writer, product: _Product) -> str:
+def _by_digits(w: Writer, product: _ProductNode) -> str:
     """multiplier·Σ w·x + offset·Σ w in int32, of bytes whose sum float32 cannot hold.
 
     x is taken apart into digits so small that the sum of each is exact in float32. multiplier·2^shift times
@@ -176,7 +176,7 @@ def _too_long(node: Node, k: int) -> ExportError:
     )
 
 
-def _epilogue(w: Writer, step: Step, product: _Product, made: str, held: Held) -> None:
+def _epilogue(w: Writer, step: Step, product: _ProductNode, made: str, held: Held) -> None:
     """What follows the product's sum `made`."""
     first = product.node.output
     w.place(first, made, product.like, held)

@@ -37,7 +37,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Result:
+class ResultType:
     """What a call returns. `sample`: shape of one sample, None where the batch is not the first axis."""
 
     dtype: torch.dtype
@@ -55,7 +55,7 @@ class TorchCall:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     origin: Origin
-    result: Result | None
+    result: ResultType | None
 
     def refs(self) -> list[str]:
         """Names of everything this call reads."""

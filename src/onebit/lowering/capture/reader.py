@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from onebit.errors import ConversionError, Problem
-from onebit.lowering.capture.captured import BatchSize, Captured, Input, Origin, Ref, Result, TorchCall
+from onebit.lowering.capture.captured import BatchSize, Captured, Input, Origin, Ref, ResultType, TorchCall
 from onebit.lowering.capture.torch_export import export
 
 _SOURCE_ROOTS = (Path(torch.__file__).parent, Path(__file__).parents[2] / "nn")
@@ -125,12 +125,12 @@ class _Reader:
             return tuple(self._argument(a) for a in argument)
         return argument
 
-    def _result(self, value: Tensor) -> Result:
+    def _result(self, value: Tensor) -> ResultType:
         shape = tuple(value.shape)
         batched = len(shape) > 0 and str(shape[0]) in self._batch
         rest = shape[1:]
         sample = tuple(int(d) for d in rest) if batched and all(isinstance(d, int) for d in rest) else None
-        return Result(value.dtype, sample, str(tuple(str(d) for d in shape)).replace("'", ""))
+        return ResultType(value.dtype, sample, str(tuple(str(d) for d in shape)).replace("'", ""))
 
 
 def _reads_data(node: fx.Node) -> bool:

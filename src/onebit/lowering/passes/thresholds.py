@@ -56,7 +56,7 @@ class _Plan:
 
     chain: MonotoneChain
     start: tuple[int, ...]  # shape of what f takes: one sum a channel, or a sample's where f reshapes
-    moves: tuple[tuple[Node, tuple[int, ...]], ...]  # before the comparison, with their shapes
+    before: tuple[tuple[Node, tuple[int, ...]], ...]  # nodes before the comparison, with their shapes
     pool: Node | None  # behind it
 
 
@@ -77,29 +77,32 @@ def _plan(program: Program, chain: MonotoneChain) -> _Plan | None:
         pools_signs = False
     else:
         return None
-    moves: list[tuple[Node, tuple[int, ...]]] = []
+    before: list[tuple[Node, tuple[int, ...]]] = []
     operand = chain.accumulator
     if pool is not None and not pools_signs:
         shape = program.values[pool.output].shape
-        moves.append((replace(pool, inputs=(operand,), output=f"{sign.output}.pooled"), shape))
-        operand = moves[-1][0].output
+        before.append((replace(pool, inputs=(operand,), output=f"{sign.output}.pooled"), shape))
+        operand = before[-1][0].output
     if reshapes:
         attrs: dict[str, Attr] = {"shape": final}
-        moves.append((Node("reshape", (operand,), f"{sign.output}.flat", attrs, layer=sign.layer), final))
-    return _Plan(chain, shape if reshapes else shape[-1:], tuple(moves), pool if pools_signs else None)
+        before.append((Node("reshape", (operand,), f"{sign.output}.flat", attrs, layer=sign.layer), final))
+    return _Plan(chain, shape if reshapes else shape[-1:], tuple(before), pool if pools_signs else None)
 
 
 def _comparison(plan: _Plan, constants: tuple[str, str], values: dict[str, TensorType]) -> list[Node]:
     """The nodes of a plan; the types of their outputs are added to `values`."""
     sign = plan.chain.nodes[-1]
     operand = plan.chain.accumulator
-    for node, shape in plan.moves:
+    for node, shape in plan.before:
         operand = node.output
         values[operand] = TensorType(DType.I32, shape)
     output = sign.output if plan.pool is None else f"{sign.output}.early"
     values[output] = TensorType(DType.BITS, values[operand].shape)
     layer = plan.chain.nodes[-2].layer
-    nodes = [*(node for node, _ in plan.moves), Node("threshold", (operand, *constants), output, layer=layer)]
+    nodes = [
+        *(node for node, _ in plan.before),
+        Node("threshold", (operand, *constants), output, layer=layer),
+    ]
     if plan.pool is not None:
         nodes.append(replace(plan.pool, inputs=(output,), output=sign.output))
     return nodes

@@ -23,7 +23,7 @@ from onebit.program.ops.facts import (
     MacKind,
     Monotone,
     Operations,
-    Product,
+    ProductFacts,
     ScaleShift,
     Tolerance,
 )
@@ -45,7 +45,7 @@ __all__ = [
     "Op",
     "Operand",
     "Operations",
-    "Product",
+    "ProductFacts",
     "Role",
     "ScaleShift",
     "Tolerance",

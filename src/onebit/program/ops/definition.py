@@ -14,7 +14,7 @@ from onebit.program.ops.facts import (
     FloatForm,
     Kind,
     Monotone,
-    Product,
+    ProductFacts,
     ScaleShift,
     Tolerance,
 )
@@ -81,7 +81,7 @@ class Op:
     infer: Infer
     compute: Compute
     kind: Kind
-    product: Product | None
+    product: ProductFacts | None
     arithmetic: Arithmetic
     monotone: Callable[[Constants], Monotone | None]
     scale_shift: Callable[[Constants], ScaleShift | None]

@@ -107,7 +107,7 @@ _PER_MAC = {
 
 
 @dataclass(frozen=True)
-class Product:
+class ProductFacts:
     """Facts of a matrix product or a convolution.
 
     Attributes:
