@@ -1,4 +1,4 @@
-"""Draws the products of binary_gemm.py under the machine's roofs."""
+"""Draws the products of binary_gemm.py under the rates that the machine can reach."""
 
 from __future__ import annotations
 
