@@ -15,6 +15,7 @@ from onebit.export.onnx.convert import RULES
 from onebit.program import OPS, Node, Program, TensorType, execute, save, unpack_bits, verify
 from onebit.program.numerics import fma
 from onebit.program.ops import FloatKind
+from float_modes import MODES, mode
 from onnx_runtime import assert_equal, require_onnx, run, session
 from program_samples import (
     HURTING,
@@ -205,6 +206,27 @@ def test_special_numbers(op: str) -> None:
     for _, got in run(to_onnx(program), program, [SPECIAL[None]]):
         expected = execute(program, SPECIAL[None])["y"]
         assert got["y"].tobytes() == expected.tobytes()
+
+
+def test_the_callers_floating_point_mode_changes_nothing() -> None:
+    """A shift of −1e-40 is none for who flushes subnormals; which sums tie is a matter of rounding."""
+    scale, shift = [1.0, 15610967 * 2.0**-35], [-1e-40, 2.0**24 + 2]
+    constants = {"w": bits_constant(np.ones((2, 2201))), "none": constant(np.float32([-1e-40]))}
+    constants |= {"scale": constant(np.float32(scale)), "shift": constant(np.float32(shift))}
+    nodes = (
+        Node("binary_gemm", ("x", "w"), "a"),
+        Node("to_float", ("a",), "f"),
+        Node("affine", ("f", "scale", "shift"), "y"),
+        Node("add", ("z", "none"), "moved"),
+        Node("affine", ("z", "scale", "tiny"), "scaled"),
+    )
+    constants["tiny"] = constant(np.float32([-1e-40, -1e-40]))
+    values = {"x": bits(2201), "z": f32(2), "a": i32(2)} | dict.fromkeys(("f", "y", "moved", "scaled"), f32(2))
+    program = Program(("x", "z"), ("y", "moved", "scaled"), nodes, constants, values)
+    expected = to_onnx(program)
+    for name in MODES:
+        with mode(name):
+            assert to_onnx(program) == expected, name
 
 
 def test_nan_that_arises_inside_has_no_positive_sign() -> None:

@@ -11,6 +11,7 @@ from onebit.export.onnx.model_builder import check_opset
 from onebit.export.onnx.writer import Writer
 from onebit.program import OPS, Node, Program, verify
 from onebit.program.atomic import write_atomically
+from onebit.program.float_environment import default_float_environment
 from onebit.program.fusion import Step, fuse
 from onebit.program.ops import FloatKind
 
@@ -38,6 +39,7 @@ RULES: Mapping[FloatKind, Callable[[Writer, Step, Node], None]] = MappingProxyTy
 )
 
 
+@default_float_environment()
 def to_onnx(program: Program, *, opset: int = DEFAULT_OPSET, fold: bool = True) -> bytes:
     """The Program as an ONNX model, serialized: the same inputs and outputs by name, type and order of axes.
 
