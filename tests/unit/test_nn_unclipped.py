@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import onebit
 from onebit.nn import BinaryConv2d, BinaryLinear, diagnose
@@ -121,6 +123,21 @@ def test_frozen_weights_and_bop_and_small_steps_are_no_fault() -> None:
     model(torch.randn(8, 1, 6, 6)).sum().backward()
     Bop(bits).step()
     assert warned(model) == []
+
+
+def test_weights_without_numbers_to_look_at_break_nothing() -> None:
+    """A diverged training, and weights that have a shape only."""
+    model = network().train()
+    with torch.no_grad():
+        model[0].weight.fill_(math.nan)
+    assert warned(model) == []
+    with torch.no_grad():
+        model[2][1].weight.fill_(2)
+    (warning,) = warned(model.train())
+    assert "of '2.1': they have left [-1, 1], up to |w| = 2," in str(warning.message)
+    assert warned(network().train().to("meta")) == []
+    with FakeTensorMode():
+        assert warned(network().train()) == []
 
 
 def test_a_model_in_eval_mode_is_not_looked_at_again() -> None:

@@ -26,15 +26,16 @@ def warn_if_unclipped(layer: nn.Module) -> None:
     Silent if `clip_latent_weights_` was ever called on the layer (it may stand before the step), and if the
     model has been warned about.
     """
-    if getattr(layer, "unclipped_told", False) or _reach(layer) <= 1:
+    if getattr(layer, "unclipped_told", False) or not _reach(layer) > 1:
         return
     owners = list(_switching(sys._getframe(1)))
     found = {}
     for name, module in owners[-1].named_modules():
         if hasattr(module, "latent_parameters"):
-            found[name] = _reach(module)
+            if (reach := _reach(module)) > 1:
+                found[name or type(layer).__name__] = reach
             module.unclipped_told = True
-    first, *others = (name or type(layer).__name__ for name, reach in found.items() if reach > 1)
+    first, *others = found
     more = f" and of {len(others)} more layer{'s' * (len(others) > 1)}" if others else ""
     warnings.warn(
         f"nobody clips the latent weights of {first!r}{more}: they have left [-1, 1], up to "
@@ -45,12 +46,19 @@ def warn_if_unclipped(layer: nn.Module) -> None:
 
 
 def _reach(layer: nn.Module) -> float:
-    """The largest |w| of the latent weights that should be clipped, and are not; 0 without such."""
+    """The largest |w| of the latent weights that should be clipped, and are not; 0 without such.
+
+    NaN where one is NaN. Weights without numbers here (meta, fake and distributed tensors) are not looked at.
+    """
     wants = getattr(getattr(layer, "weight_quantizer", None), "wants_clipping", False)
     if not wants or getattr(layer, "latent_clipped", False):
         return 0.0
     weights: Iterable[nn.Parameter] = layer.latent_parameters()  # type: ignore[operator]
-    return max((_size(w) for w in weights if w.requires_grad and not w.is_meta), default=0.0)
+    return max((_size(w) for w in weights if w.requires_grad and _has_numbers(w)), default=0.0)
+
+
+def _has_numbers(weight: nn.Parameter) -> bool:
+    return type(weight) is nn.Parameter and not weight.is_meta and weight.numel() > 0
 
 
 def _size(weight: nn.Parameter) -> float:
