@@ -3,7 +3,11 @@
  * A caller may flush subnormals, round otherwise or trap; a thread inherits all that from the one that starts
  * it. Results are to be the same everywhere, so each way into the library enters this environment and leaves
  * with the caller's, its exception flags included; a pool's threads enter it when they start and do nothing
- * else. A pair costs some nanoseconds. The x87 unit computes nothing here. */
+ * else. A pair costs some nanoseconds. The x87 unit computes nothing here.
+ *
+ * A compiler does not know that arithmetic depends on the environment: between the two it may move what works
+ * on values in registers out of the pair, but not accesses of memory and calls. So what computes between them
+ * is a call that is not inlined. */
 #ifndef ONEBIT_BASE_FLOAT_ENV_H
 #define ONEBIT_BASE_FLOAT_ENV_H
 

@@ -171,13 +171,10 @@ static const char *const binary_names[] = {
 #undef ONEBIT_DESCRIBE
 };
 
-/* Not inlined: see float_env.h. */
-static __attribute__((noinline)) bool exceeds(const float *a, const float *b) {
-    return *a > *b;
-}
-
-static onebit_status take_parameters(onebit_unary kind, const float *parameters, uint64_t count,
-                                     plan_op *op) {
+/* In the default floating-point environment, where subnormals differ from each other. Not inlined: see
+ * float_env.h. */
+static __attribute__((noinline)) onebit_status take_parameters(onebit_unary kind, const float *parameters,
+                                                               uint64_t count, plan_op *op) {
     const char *name = unary_ops[kind].name;
     if (count != unary_ops[kind].parameters)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s takes %zu parameters, not %llu", name,
@@ -189,10 +186,7 @@ static onebit_status take_parameters(onebit_unary kind, const float *parameters,
         if (isnan(parameters[i]))
             return onebit_fail(ONEBIT_ERROR_ARGUMENT, "%s: parameter %zu is a NaN", name, i);
     }
-    const onebit_float_env before = onebit_float_env_enter(); /* where subnormals differ from each other */
-    const bool crossed = kind == ONEBIT_HARDTANH && exceeds(parameters, parameters + 1);
-    onebit_float_env_leave(before);
-    if (crossed)
+    if (kind == ONEBIT_HARDTANH && parameters[0] > parameters[1])
         return onebit_fail(ONEBIT_ERROR_ARGUMENT,
                            "hardtanh to %g .. %g: the first must not exceed the second",
                            (double)parameters[0], (double)parameters[1]);
@@ -208,8 +202,10 @@ onebit_status onebit_plan_unary(onebit_plan *plan, onebit_unary kind, onebit_val
     onebit_status status = onebit_begin_op(plan, unary_ops[kind].name, x, value, &found, &op);
     if (status == ONEBIT_OK)
         status = onebit_check_dtype(found, ONEBIT_F32, unary_ops[kind].name);
+    const onebit_float_env before = onebit_float_env_enter();
     if (status == ONEBIT_OK)
         status = take_parameters(kind, parameters, count, &op);
+    onebit_float_env_leave(before);
     if (status != ONEBIT_OK)
         return status;
     op.run = onebit_run_unary;

@@ -70,13 +70,12 @@ onebit_status onebit_pack_sign_planes(const char *isa, uint64_t images, uint64_t
         return ONEBIT_OK;
     if (!x || !out)
         return onebit_fail(ONEBIT_ERROR_ARGUMENT, "pack_sign: the input or the output is NULL");
-    if (onebit_elementwise_variant(isas)->has_nan(count, x))
-        return onebit_fail(ONEBIT_ERROR_INPUT, "pack_sign: the input has a NaN");
     const onebit_float_env before = onebit_float_env_enter(); /* a subnormal has its sign */
-    if (pixels == 1)
+    const bool has_nan = onebit_elementwise_variant(isas)->has_nan(count, x);
+    if (!has_nan && pixels == 1)
         onebit_pack_variant(isas)->sign((size_t)images, (size_t)channels, x, out);
-    else
+    else if (!has_nan)
         onebit_pack_variant(isas)->sign_planes((size_t)images, (size_t)channels, (size_t)pixels, x, out);
     onebit_float_env_leave(before);
-    return ONEBIT_OK;
+    return has_nan ? onebit_fail(ONEBIT_ERROR_INPUT, "pack_sign: the input has a NaN") : ONEBIT_OK;
 }
