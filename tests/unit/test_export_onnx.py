@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from float_modes import MODES, mode
 from onebit.export import ExportError
 from onebit.export.onnx import MAX_OPSET, MIN_OPSET, model_builder, rounding, save_onnx, to_onnx
 from onebit.export.onnx.convert import RULES
 from onebit.program import OPS, Node, Program, TensorType, execute, save, unpack_bits, verify
 from onebit.program.numerics import fma
 from onebit.program.ops import FloatKind
-from float_modes import MODES, mode
 from onnx_runtime import assert_equal, require_onnx, run, session
 from program_samples import (
     HURTING,
@@ -221,7 +221,8 @@ def test_the_callers_floating_point_mode_changes_nothing() -> None:
         Node("affine", ("z", "scale", "tiny"), "scaled"),
     )
     constants["tiny"] = constant(np.float32([-1e-40, -1e-40]))
-    values = {"x": bits(2201), "z": f32(2), "a": i32(2)} | dict.fromkeys(("f", "y", "moved", "scaled"), f32(2))
+    floats = dict.fromkeys(("z", "f", "y", "moved", "scaled"), f32(2))
+    values = {"x": bits(2201), "a": i32(2), **floats}
     program = Program(("x", "z"), ("y", "moved", "scaled"), nodes, constants, values)
     expected = to_onnx(program)
     for name in MODES:
