@@ -60,9 +60,11 @@ typedef struct {
     char *strip;
 } conv_walk;
 
-/* Output lines y .. y + rows - 1 of an image, columns x .. x + columns - 1. */
+/* Output lines y .. y + rows - 1 of an image, columns x .. x + columns - 1. Line y is of class `row_class`,
+ * the first line of which is class_y. */
 typedef struct {
     size_t image, y, rows, x, columns;
+    size_t row_class, class_y;
 } conv_block;
 
 static inline size_t round_up(size_t bytes) {
@@ -279,7 +281,8 @@ static inline void run_panel(const conv_walk *walk, const conv_block *block, con
     const onebit_conv_shape *s = &walk->shape;
     const bool bits = walk->epilogue->kind == ONEBIT_EPILOGUE_BITS;
     const size_t row_words = walk->w.kernel * group_words(s), n_tile = walk->kernel->n_tile;
-    const int32_t *bases = (const int32_t *)panel + walk->h.kernel * row_words * n_tile;
+    const int32_t *bases = (const int32_t *)panel + walk->h.kernel * row_words * n_tile +
+                           block->row_class * walk->column_classes * n_tile;
     const char *strip = walk->in_place ? (const char *)image_line(walk, block->image, 0) +
                                              block->x * walk->w.stride * walk->pixel_bytes
                                        : walk->strip;
@@ -289,17 +292,15 @@ static inline void run_panel(const conv_walk *walk, const conv_block *block, con
                       .n = n,
                       .count = count,
                       .epilogue = walk->epilogue};
-    for (size_t y = 0, end; y < block->y + block->rows; y = end, bases += walk->column_classes * n_tile) {
+    for (size_t y = block->y, end; y < block->y + block->rows; bases += walk->column_classes * n_tile) {
         end = next_class(&walk->h, y);
-        if (end <= block->y)
-            continue;
         const taps rows = taps_inside(&walk->h, y);
         const bool any = rows.begin < rows.end; /* else one word of zeros, so that tiles need not ask */
         tile.a_stride = any ? walk->w.stride * walk->pixel_bytes : 0;
         tile.words = any ? (rows.end - rows.begin) * row_words : 1;
         tile.weights = any ? panel + rows.begin * row_words * n_tile : zeros;
         tile.bases = bits && s->groups == 1 ? make_limits(walk, bases, n, count) : bases;
-        for (y = y > block->y ? y : block->y; y < end && y < block->y + block->rows; ++y) {
+        for (; y < end && y < block->y + block->rows; ++y) {
             size_t line = y * walk->h.stride + rows.begin * walk->h.dilation - strip_line;
             tile.a = any ? strip + line * walk->line_bytes : (const char *)zeros;
             tile.classes = walk->columns + (walk->column_classes > 1 ? block->x : 0);
@@ -323,6 +324,22 @@ static inline void run_block(const conv_walk *walk, const conv_block *block) {
     }
 }
 
+/* The block that begins with output line `row`, after a block whose class is given: lines come in order, so
+ * the classes of an image are walked once. */
+static inline conv_block next_block(const conv_walk *walk, size_t row, const conv_block *before) {
+    conv_block block = {.image = row / walk->h.out_size, .y = row % walk->h.out_size};
+    if (block.y && block.image == before->image) {
+        block.row_class = before->row_class;
+        block.class_y = before->class_y;
+    }
+    for (size_t next; (next = next_class(&walk->h, block.class_y)) <= block.y; block.class_y = next)
+        ++block.row_class;
+    const size_t left = walk->h.out_size - block.y, wanted = walk->row_end - row;
+    block.rows = left < wanted ? left : wanted;
+    block.rows = block.rows < walk->block_rows ? block.rows : walk->block_rows;
+    return block;
+}
+
 static inline void conv_run(const conv_kernel *kernel, const onebit_conv_args *args) {
     const onebit_conv_shape *s = args->shape;
     const bool pointwise = is_pointwise(s);
@@ -343,11 +360,9 @@ static inline void conv_run(const conv_kernel *kernel, const onebit_conv_args *a
                skipped * (args->epilogue->kind == ONEBIT_EPILOGUE_BITS ? words : s->n) * sizeof(uint32_t);
     fill_offsets(&walk);
     fill_columns(&walk);
-    for (size_t row = walk.row_begin, rows; row < walk.row_end; row += rows) {
-        conv_block block = {.image = row / walk.h.out_size, .y = row % walk.h.out_size};
-        rows = walk.h.out_size - block.y;
-        rows = rows < walk.row_end - row ? rows : walk.row_end - row;
-        block.rows = rows = rows < walk.block_rows ? rows : walk.block_rows;
+    conv_block block = {.image = walk.row_begin / walk.h.out_size};
+    for (size_t row = walk.row_begin; row < walk.row_end; row += block.rows) {
+        block = next_block(&walk, row, &block);
         for (; block.x < walk.w.out_size; block.x += walk.block_columns) {
             block.columns = walk.w.out_size - block.x;
             block.columns = block.columns < walk.block_columns ? block.columns : walk.block_columns;

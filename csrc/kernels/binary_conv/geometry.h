@@ -61,30 +61,33 @@ static inline taps taps_inside(const axis *a, size_t out) {
                   taps_below(a, stop > start ? stop - start : 0)};
 }
 
-static inline bool taps_equal(taps a, taps b) {
-    return a.begin == b.begin && a.end == b.end;
-}
-
 /* Whether every tap of every output is inside. */
 static inline bool all_inside(const axis *a) {
     return a->pad == 0 && reach(a, a->out_size) <= a->size;
 }
 
-static inline size_t count_classes(const axis *a) {
-    size_t count = 1;
-    if (all_inside(a))
-        return count;
-    for (size_t out = 1; out < a->out_size; ++out)
-        count += !taps_equal(taps_inside(a, out), taps_inside(a, out - 1));
-    return count;
+/* The first output after one with `count` taps below `distance`, counted in inputs from tap 0 of output 0,
+ * that has fewer of them: tap count - 1 has come to `distance` or passed it. Without one there is no such
+ * output. */
+static inline size_t next_fewer(const axis *a, size_t distance, size_t count) {
+    return count ? (distance - (count - 1) * a->dilation + a->stride - 1) / a->stride : SIZE_MAX;
 }
 
-/* The first output after `out` that is of another class, or out_size. */
+/* The first output after `out` that is of another class, or out_size. In constant time: padding can make more
+ * outputs than a walk over them should meet again and again. */
 static inline size_t next_class(const axis *a, size_t out) {
-    taps here = taps_inside(a, out++);
-    while (out < a->out_size && taps_equal(taps_inside(a, out), here))
-        ++out;
-    return out;
+    const taps here = taps_inside(a, out);
+    const size_t first = next_fewer(a, a->pad, here.begin),
+                 second = next_fewer(a, a->pad + a->size, here.end);
+    const size_t next = first < second ? first : second;
+    return next < a->out_size ? next : a->out_size;
+}
+
+static inline size_t count_classes(const axis *a) {
+    size_t count = 0;
+    for (size_t out = 0; out < a->out_size; out = next_class(a, out))
+        ++count;
+    return count;
 }
 
 static inline size_t group_words(const onebit_conv_shape *s) {

@@ -2,6 +2,7 @@
 #include "base/testing.h"
 
 #include "base/bits.h"
+#include "kernels/binary_conv/geometry.h"
 #include "kernels/families.h"
 
 #include <math.h>
@@ -83,17 +84,17 @@ static int32_t draw_threshold(test_random *random, const problem *p, size_t n) {
 }
 
 static problem make(test_random *random, onebit_conv_shape s, size_t images) {
-    const size_t pixels = images * s.height * s.width, taps = s.n * s.kernel_h * s.kernel_w;
+    const size_t pixels = images * s.height * s.width, rows = s.n * s.kernel_h * s.kernel_w;
     problem p = {.s = s, .images = images};
     p.input = test_alloc_input(pixels * onebit_words(s.channels) * 4);
-    p.weights = test_alloc_input(taps * onebit_words(s.channels / s.groups) * 4);
+    p.weights = test_alloc_input(rows * onebit_words(s.channels / s.groups) * 4);
     p.flip = test_alloc_input(onebit_words(s.n) * 4);
     p.sum = test_alloc_input(images * s.out_height * s.out_width * s.n * 4);
     p.threshold = test_alloc_input(s.n * 4);
     p.scale = test_alloc_input(s.n * 4);
     p.bias = test_alloc_input(s.n * 4);
     test_fill_bits(random, p.input, pixels, s.channels);
-    test_fill_bits(random, p.weights, taps, s.channels / s.groups);
+    test_fill_bits(random, p.weights, rows, s.channels / s.groups);
     test_fill_bits(random, p.flip, 1, s.n);
     convolve(&p);
     for (size_t n = 0; n < s.n; ++n) {
@@ -312,6 +313,47 @@ static void test_extremes(const onebit_conv_variant *v, test_random *random) {
     destroy(&p);
 }
 
+/* More lines of padding than of the image, and a stride that makes each line a block: a walk from the first
+ * line to each block would take minutes. */
+static void test_tall(const onebit_conv_variant *v, test_random *random) {
+    for (int32_t value = -1; value <= 1; ++value) {
+        onebit_conv_shape s = square(8, 1, 1, 1, 1, 0);
+        s.stride_h = 40000;
+        s.kernel_h = 2;
+        s.out_height = 300000;
+        s.pad_top = s.stride_h * s.out_height / 2;
+        s.out_width = s.width = 1;
+        s.padding_value = value;
+        check_shape(v, random, s, 1);
+    }
+}
+
+/* Classes, found one after another, against a look at every output. */
+static void test_classes(test_random *random) {
+    for (int i = 0; i < 2000; ++i) {
+        const axis a = {.size = 1 + test_below(random, 20),
+                        .out_size = 1 + test_below(random, 60),
+                        .kernel = 1 + test_below(random, 9),
+                        .stride = 1 + test_below(random, 5),
+                        .dilation = 1 + test_below(random, 5),
+                        .pad = test_below(random, 30)};
+        size_t classes = 0, next = 0;
+        for (size_t out = 0; out < a.out_size; ++out) {
+            const taps here = taps_inside(&a, out), before = taps_inside(&a, out ? out - 1 : 0);
+            if (out == 0 || here.begin != before.begin || here.end != before.end) {
+                CHECK_EQ(next, out, "a class begins");
+                next = next_class(&a, out);
+                ++classes;
+            }
+        }
+        CHECK_EQ(next, a.out_size, "the last class ends");
+        CHECK_EQ(count_classes(&a), classes, "classes");
+    }
+    const axis endless = {
+        .size = 8, .out_size = (size_t)1 << 40, .kernel = 3, .stride = 1, .dilation = 1, .pad = 2};
+    CHECK_EQ(count_classes(&endless), 6, "found without a walk over the outputs");
+}
+
 static size_t pick(test_random *random, const size_t *from, size_t count) {
     return from[test_below(random, count)];
 }
@@ -351,12 +393,14 @@ static void test_variant(const onebit_conv_variant *v, test_random random) {
     test_pointwise(v, &random);
     test_large(v, &random);
     test_extremes(v, &random);
+    test_tall(v, &random);
     test_random_shapes(v, &random);
     printf("%s: %ld checks\n", v->name, test_checks - before);
 }
 
 int main(void) {
     test_random random = test_seed(20160316);
+    test_classes(&random);
     for (onebit_isas left = onebit_isas_here(); left; left &= left - 1) {
         const onebit_conv_variant *v = onebit_binary_conv_variant(onebit_isa_best(left));
         if (v)
