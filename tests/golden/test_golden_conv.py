@@ -1,6 +1,6 @@
-"""`conv_v1.safetensors` pins the bytes and the meaning of every op of convolutional networks, version 1.
+"""`conv_v1` and `conv_v2.safetensors` pin bytes and meaning of every op of convolutional networks, version 1.
 
-Like `program_v1.safetensors`: if this fails, files that users hold would change their meaning.
+Like those of `test_golden_program.py`: if this fails, files that users hold would change their meaning.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from onebit.program import Constant, DType, Node, Program, TensorType, execute, load, save
 
-GOLDEN = Path(__file__).with_name("conv_v1.safetensors")
+OLD = Path(__file__).with_name("conv_v1.safetensors")
+GOLDEN = Path(__file__).with_name("conv_v2.safetensors")
 PLAIN = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 
 
@@ -75,8 +77,9 @@ def test_save_writes_exactly_the_golden_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "p").read_bytes() == GOLDEN.read_bytes()
 
 
-def test_the_golden_file_still_means_the_same() -> None:
-    loaded = load(GOLDEN)
+@pytest.mark.parametrize("file", [OLD, GOLDEN], ids=lambda file: file.stem)
+def test_the_golden_file_still_means_the_same(file: Path) -> None:
+    loaded = load(file)
     assert loaded.nodes == program().nodes
     x = np.array([[[[9, 0, 0], [0, 0, 9]], [[0, 1, 2], [2, 0, 0]]]], np.uint8)
     got = {name: array[0].tolist() for name, array in execute(loaded, x, keep="all").items()}

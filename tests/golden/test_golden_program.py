@@ -1,21 +1,28 @@
-"""`program_v1.safetensors` is a Program file of format version 1; its bytes and its meaning stay as they are.
+"""`program_v1` and `program_v2.safetensors`: one Program, in each format version; bytes and meaning stay.
 
 If this fails, either a change broke every file that users hold, or the format changed on purpose: then the
-format version rises, this file stays readable, and a second golden file joins it.
+format version rises, these files stay readable, and another golden file joins them.
 """
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from onebit.program import Constant, DType, Node, Program, TensorType, execute, load, save
+from onebit.program import Constant, DType, Node, Program, TensorType, execute, load, save, stored_checksum
 
-GOLDEN = Path(__file__).with_name("program_v1.safetensors")
+OLD = Path(__file__).with_name("program_v1.safetensors")
+GOLDEN = Path(__file__).with_name("program_v2.safetensors")
+CHECKSUM = "aa8c4ec3"
 
+HEADS = {
+    OLD: '{"format":"onebit","format_version":1,',
+    GOLDEN: '{"format":"onebit","format_version":2,"checksum":"' + CHECKSUM + '",',
+}
 GRAPH = (
-    '{"format":"onebit","format_version":1,'
     '"inputs":[{"name":"x","dtype":"u8","shape":[2,2]}],"outputs":["y","h"],'
     '"constants":{"flip":{"dtype":"bits","shape":[3]},"scale":{"dtype":"f32","shape":[2]},'
     '"shift":{"dtype":"f32","shape":[2]},"t":{"dtype":"i32","shape":[3]},'
@@ -81,11 +88,12 @@ def test_save_writes_exactly_the_golden_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "p").read_bytes() == GOLDEN.read_bytes()
 
 
-def test_the_golden_bytes_are_what_the_format_says() -> None:
-    raw = GOLDEN.read_bytes()
+@pytest.mark.parametrize("file", HEADS, ids=lambda file: file.stem)
+def test_the_golden_bytes_are_what_the_format_says(file: Path) -> None:
+    raw = file.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header, data = raw[8 : 8 + length].decode("ascii"), raw[8 + length :]
-    escaped = GRAPH.replace('"', '\\"')
+    escaped = (HEADS[file] + GRAPH).replace('"', '\\"')
     assert header.rstrip(" ") == (
         '{"__metadata__":{"onebit":"' + escaped + '"},'
         '"flip":{"dtype":"U32","shape":[1],"data_offsets":[0,4]},'
@@ -105,8 +113,16 @@ def test_the_golden_bytes_are_what_the_format_says() -> None:
     )
 
 
-def test_the_golden_file_still_means_the_same() -> None:
-    loaded = load(GOLDEN)
+def test_the_checksum_is_the_crc_32_of_the_file_with_zeros_in_its_place() -> None:
+    raw = GOLDEN.read_bytes()
+    assert raw.count(CHECKSUM.encode()) == 1
+    assert zlib.crc32(raw.replace(CHECKSUM.encode(), b"00000000")) == int(CHECKSUM, 16)
+
+
+@pytest.mark.parametrize("file", HEADS, ids=lambda file: file.stem)
+def test_the_golden_file_still_means_the_same(file: Path) -> None:
+    loaded = load(file)
+    assert stored_checksum(file) == (None if file == OLD else CHECKSUM)
     assert loaded.nodes == program().nodes
     assert loaded.values == dict(program().values)
     x = np.array([[[255, 0], [255, 0]], [[1, 2], [3, 4]]], np.uint8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +44,16 @@ def joined(header: Tree | str, graph: Tree | str, data: bytes) -> bytes:
         if isinstance(header.get("__metadata__"), dict) and "onebit" in header["__metadata__"]:
             header["__metadata__"]["onebit"] = graph if isinstance(graph, str) else json.dumps(graph)
         header = json.dumps(header)
-    return framed(header.encode("utf-8", "surrogatepass"), data)
+    return signed(framed(header.encode("utf-8", "surrogatepass"), data))
+
+
+def signed(raw: bytes) -> bytes:
+    """The file with its true checksum, where it has one: the first `"checksum": "…"` of the graph."""
+    found = re.search(rb'\\"checksum\\": ?\\"([0-9a-f]{8})\\"', raw)
+    if not found:
+        return raw
+    before, after = raw[: found.start(1)], raw[found.end(1) :]
+    return before + b"%08x" % zlib.crc32(before + b"00000000" + after) + after
 
 
 def with_graph(edit: Callable[[Tree], Any]) -> Change:

@@ -26,13 +26,31 @@ CASES: dict[str, tuple[Change, str]] = {
     "version is true": (graph(True, "format_version"), "graph: format_version: found True, expected an int"),
     "version is text": (graph("1", "format_version"), "graph: format_version: found '1', expected an int"),
     "a newer version": (
-        graph(2, "format_version"),
-        "graph: format_version: found 2, expected at most 1: a newer onebit wrote this file, upgrade onebit",
+        graph(3, "format_version"),
+        "graph: format_version: found 3, expected at most 2: a newer onebit wrote this file, upgrade onebit",
     ),
     "a newer version with new fields": (
         with_graph(lambda g: g.update(format_version=7, more=[1])),
-        "found 7, expected at most 1: a newer onebit",
+        "found 7, expected at most 2: a newer onebit",
     ),
+    "version 1 with a checksum": (
+        graph(1, "format_version"),
+        "graph: fields: found unknown 'checksum', expected exactly format",
+    ),
+    "no checksum": (with_graph(lambda g: drop(g, "checksum")), "graph: fields: found no checksum"),
+    **{
+        f"checksum {name}": (
+            graph(value, "checksum"),
+            "graph.checksum: form: found",
+        )
+        for name, value in (
+            ("is a number", 12345678),
+            ("is empty", ""),
+            ("in capitals", "ABCDEF01"),
+            ("too long", "0123456789"),
+            ("in other digits", "\u0661" * 8),
+        )
+    },
     "field missing": (
         with_graph(lambda g: drop(g, "outputs")),
         "graph: fields: found no outputs, expected exactly",

@@ -34,14 +34,14 @@ def last_tensor(h: Tree) -> str:
 def flip_padding(raw: bytes) -> bytes:
     h, _, data = forge.split(raw)
     at = len(raw) - len(data) + h["w0"]["data_offsets"][0] + 11  # top byte of the third word: channel 95
-    return raw[:at] + bytes([raw[at] | 0x80]) + raw[at + 1 :]
+    return forge.signed(raw[:at] + bytes([raw[at] | 0x80]) + raw[at + 1 :])
 
 
 def poke_float(name: str, value: float) -> Change:
     def change(raw: bytes) -> bytes:
         h, _, data = forge.split(raw)
         at = len(raw) - len(data) + h[name]["data_offsets"][0]
-        return raw[:at] + np.float32(value).tobytes() + raw[at + 4 :]
+        return forge.signed(raw[:at] + np.float32(value).tobytes() + raw[at + 4 :])
 
     return change
 

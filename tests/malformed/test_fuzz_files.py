@@ -1,6 +1,7 @@
 """20,000 damaged files: each is refused with a ProgramError, or loads, verifies and executes. Nothing else.
 
 Every file comes from (SEED, index) alone; a failure prints the index, and `replay(index)` makes it again.
+Edits of data, text and graph are signed with a true checksum, so that the rules behind it are reached.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def edit_data(rng: random.Random, raw: bytes) -> bytes:
     out[at : at + 4] = rng.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff\xff\xff\xff", b"\0\0\0\x80"))[
         : len(raw) - at
     ]
-    return bytes(out)
+    return forge.signed(bytes(out))
 
 
 def edit_text(rng: random.Random, raw: bytes) -> bytes:
@@ -132,7 +133,7 @@ def edit_text(rng: random.Random, raw: bytes) -> bytes:
         begin, end = rng.choice(spots) if spots else (rng.randrange(len(text)),) * 2
         token = str(rng.choice(NUMBERS)).encode() if rng.random() < 0.5 else rng.choice(TOKENS)
         text = text[:begin] + token + text[end:]
-    return forge.framed(text, raw[8 + length :])
+    return forge.signed(forge.framed(text, raw[8 + length :]))
 
 
 def edit_header(rng: random.Random, raw: bytes) -> bytes:

@@ -69,7 +69,8 @@ def test_the_json_example_is_a_graph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["bytes_mlp", "program_v1", "conv_v1", "bnn_convnet_svhn", "resnet18_xnor"]
+    "source",
+    ["bytes_mlp", "program_v1", "program_v2", "conv_v1", "conv_v2", "bnn_convnet_svhn", "resnet18_xnor"],
 )
 def test_the_python_example_reads_a_file(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -80,7 +81,7 @@ def test_the_python_example_reads_a_file(
     monkeypatch.chdir(tmp_path)
     if source == "bytes_mlp":
         save(bytes_mlp(70, 33, 3), "mnist.onebit")
-    elif source.endswith("_v1"):
+    elif source.endswith(("_v1", "_v2")):
         shutil.copy(ROOT / "tests" / "golden" / f"{source}.safetensors", "mnist.onebit")
     else:
         models = pytest.importorskip("onebit.models")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -20,7 +21,18 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from onebit.program import Constant, Node, Program, ProgramError, atomic, execute, load, save, words
+from onebit.program import (
+    Constant,
+    Node,
+    Program,
+    ProgramError,
+    atomic,
+    execute,
+    load,
+    save,
+    stored_checksum,
+    words,
+)
 from program_samples import bits, bytes_mlp, constant, f32, feed, float_zoo, i32, one_op
 
 PROGRAMS = [bytes_mlp(), float_zoo(), bytes_mlp(1, 1, 1), bytes_mlp(511, 65, 64)]
@@ -92,6 +104,60 @@ def test_equal_programs_give_equal_bytes(program: Program, tmp_path: Path) -> No
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
     save(load(tmp_path / "a"), tmp_path / "d")
     assert (tmp_path / "d").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_every_byte_counts(tmp_path: Path) -> None:
+    """A flipped bit of any byte, the spaces after the JSON included, is one error."""
+    path = tmp_path / "p.onebit"
+    save(bytes_mlp(1, 1, 1), path)
+    valid = path.read_bytes()
+    for at in range(len(valid)):
+        for bit in (0x01, 1 << at % 8):
+            path.write_bytes(valid[:at] + bytes([valid[at] ^ bit]) + valid[at + 1 :])
+            with pytest.raises(ProgramError, match=r"p\.onebit: .*: found .*, expected"):
+                load(path)
+
+
+def test_a_damaged_tensor_is_told_from_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "p.onebit"
+    save(bytes_mlp(), path)
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(
+        ProgramError, match=r"p\.onebit: file: checksum of the bytes: found [0-9a-f]{8}, expected"
+    ):
+        load(path)
+
+
+def test_a_changed_name_that_still_parses_is_told_from_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "p.onebit"
+    save(replace(bytes_mlp(), metadata={"note": "golden"}), path)
+    path.write_bytes(path.read_bytes().replace(b"golden", b"molden"))
+    with pytest.raises(ProgramError, match="checksum of the bytes"):
+        load(path)
+
+
+def test_the_digits_of_the_checksum_may_stand_elsewhere_too(tmp_path: Path) -> None:
+    path = tmp_path / "p.onebit"
+    for digits in ("00000000", "0123456789abcdef"):
+        save(replace(bytes_mlp(), metadata={"checksum": digits, "note": digits}), path)
+        assert load(path).metadata["note"] == digits
+
+
+def test_an_old_file_loads_and_is_saved_with_a_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "p.onebit"
+    save(bytes_mlp(), path)
+    new = path.read_bytes()
+    length = int.from_bytes(new[:8], "little")
+    text = re.sub(rb',\\"checksum\\":\\"[0-9a-f]{8}\\"', b"", new[8 : 8 + length], count=1)
+    text = text.replace(rb"\"format_version\":2", rb"\"format_version\":1")
+    path.write_bytes(len(text).to_bytes(8, "little") + text + new[8 + length :])
+    assert stored_checksum(path) is None
+    assert_same(load(path), bytes_mlp())
+    save(load(path), path)
+    assert path.read_bytes() == new
+    assert re.fullmatch("[0-9a-f]{8}", str(stored_checksum(path)))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HELP = "show what is 1-bit in a .onebit file, what is not, and why"
 
+NO_CHECKSUM = "none: an older onebit wrote this file, so damage to its weights would not be noticed"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
@@ -27,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, verify, summarize."""
     path = existing_file(args.file, what="a .onebit file", suffix=".onebit")
-    from onebit.program import estimate_energy, load, summarize
+    from onebit.program import estimate_energy, load, stored_checksum, summarize
 
     program = load(path)
+    checksum = stored_checksum(path)
     summary = summarize(program)
     types = {
         kind: {name: str(program.type_of(name)) for name in names}
@@ -41,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             "file": str(path),
             **types,
             "metadata": dict(program.metadata),
+            "checksum": checksum,
             "summary": summary.to_dict(),
         }
         print_json({**document, "energy": energy.to_dict()} if energy else document)
@@ -53,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if program.classes:
         named = ", ".join(f"{number} {name}" for number, name in enumerate(program.classes))
         print(fill(named, 80, initial_indent="classes   ", subsequent_indent=10 * " "))
+    print(f"{'checksum':9} {checksum or NO_CHECKSUM}")
     print(f"\n{summary}")
     if energy:
         print(f"\n{_energy_table(energy)}")

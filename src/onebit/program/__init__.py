@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from onebit.errors import ProgramError
 from onebit.program.energy import Energy, estimate_energy
-from onebit.program.file_format import file_size, save
+from onebit.program.file_format import file_size, save, stored_checksum
 from onebit.program.graph import Constant, Graph, Node
 from onebit.program.inputs import ARRAY_DTYPES, check_inputs
 from onebit.program.numerics import fma
@@ -39,6 +39,7 @@ __all__ = [
     "load",
     "pack_bits",
     "save",
+    "stored_checksum",
     "summarize",
     "unpack_bits",
     "verify",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onebit.errors import FileKindError, ProgramError
-from onebit.program import header
+from onebit.program import checksums, header
 from onebit.program.atomic import write_atomically
 from onebit.program.errors import fail, shorten
 from onebit.program.float_environment import default_float_environment
@@ -30,29 +32,51 @@ def save(program: Graph, path: str | os.PathLike[str]) -> None:
     """
     verify(program)
     head, stored = _head(program)
-    arrays = (program.constants[tensor.name].array for tensor in stored)
-    write_atomically(path, chain([head], map(_bytes, arrays)))
+    arrays = [program.constants[tensor.name].array for tensor in stored]
+    checksum = checksums.take(chain([head], map(_bytes, arrays)))
+    write_atomically(path, chain([checksums.put(head, checksum)], map(_bytes, arrays)))
 
 
 @default_float_environment()
 def read(path: str | os.PathLike[str]) -> Graph:
     """Read and verify a `.onebit` file. Its arrays are read-only and belong to the program.
 
-    Raises ProgramError, naming the file and the rule, for anything but a valid program; OSError where the
-    file cannot be opened. Allocates the tensors once, plus what the header (4 MiB at most) needs.
+    Raises ProgramError, naming the file and the rule, for anything but a valid program, and where the bytes
+    are not those of the checksum; OSError where the file cannot be opened. Allocates the tensors once, plus
+    what the header (4 MiB at most) needs.
     """
+    target = _checked_path(path)
+    with _naming(target), open_regular(target) as file:
+        program = _read(file)
+        verify(program)
+    return program
+
+
+def stored_checksum(path: str | os.PathLike[str]) -> str | None:
+    """The checksum that a `.onebit` file carries; None for one of format version 1, which has none.
+
+    Reads the header alone and does not compare: `read` does. Raises as `read` does.
+    """
+    target = _checked_path(path)
+    with _naming(target), open_regular(target) as file:
+        return _read_header(file)[1].checksum
+
+
+def _checked_path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"load takes the path of a .onebit file, a str or Path; got {type(path).__name__}")
-    target = Path(path)
+    return Path(path)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Errors name the file."""
     try:
-        with open_regular(target) as file:
-            program = _read(file)
-        verify(program)
+        yield
     except FileKindError as error:
         raise ProgramError(f"{target}: file: kind: found {error.kind}, expected a regular file") from None
     except ProgramError as error:
         raise ProgramError(f"{target}: {error}") from None
-    return program
 
 
 def file_size(program: Graph) -> int:
@@ -62,6 +86,7 @@ def file_size(program: Graph) -> int:
 
 
 def _head(program: Graph) -> tuple[bytes, list[header.Stored]]:
+    """All bytes before the tensors, with zeros for a checksum, and where the tensors go."""
     tensors = {name: (c.type.storage_dtype, c.type.storage_shape) for name, c in program.constants.items()}
     return header.build(tensors, to_json(program))
 
@@ -71,18 +96,31 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _read(file: BufferedReader) -> Graph:
+    head, outline, stored = _read_header(file)
+    arrays = {tensor.name: _array(file, tensor) for tensor in sorted(stored, key=lambda tensor: tensor.begin)}
+    if outline.checksum is not None:
+        found = checksums.take(
+            chain([checksums.without(head, outline.checksum)], map(_bytes, arrays.values()))
+        )
+        if found != outline.checksum:
+            rule, expected = "checksum of the bytes", f"{outline.checksum}: the file is damaged; get it again"
+            fail("file", rule, found, expected)
+    constants = {name: Constant(outline.constants[name], array) for name, array in arrays.items()}
+    return Graph(outline.inputs, outline.outputs, outline.nodes, constants, outline.values, outline.metadata)
+
+
+def _read_header(file: BufferedReader) -> tuple[bytes, Outline, list[header.Stored]]:
+    """All bytes before the tensors, what they say of the graph, and where the tensors stand."""
     size = os.fstat(file.fileno()).st_size
-    length = header.check_length(file.read(header.LENGTH_BYTES), size)
+    prefix = file.read(header.LENGTH_BYTES)
+    length = header.check_length(prefix, size)
     raw = file.read(length)
     if len(raw) != length:
         fail("header", "length", f"{len(raw)} bytes", f"{length}: the file is cut short")
     text, stored = header.parse(raw, size - header.LENGTH_BYTES - length)
     outline = Outline(text)
     _check_same_tensors(outline, stored)
-    constants = {}
-    for tensor in sorted(stored, key=lambda tensor: tensor.begin):
-        constants[tensor.name] = Constant(outline.constants[tensor.name], _array(file, tensor))
-    return Graph(outline.inputs, outline.outputs, outline.nodes, constants, outline.values, outline.metadata)
+    return prefix + raw, outline, stored
 
 
 def _check_same_tensors(outline: Outline, stored: list[header.Stored]) -> None:

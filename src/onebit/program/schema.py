@@ -1,4 +1,4 @@
-"""The graph of a Program as JSON: format version 1, checked field by field on the way in."""
+"""The graph of a Program as JSON: written in format version 2, checked field by field on the way in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from onebit.errors import ProgramError
-from onebit.program import limits
+from onebit.program import checksums, limits
 from onebit.program.errors import fail, shorten
 from onebit.program.graph import Graph, Node
 from onebit.program.header import parse_json
@@ -15,14 +15,16 @@ from onebit.program.tensors import Attr, DType, TensorType
 from onebit.program.verify import check_type
 
 FORMAT = "onebit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FIELDS = ("format", "format_version", "inputs", "outputs", "constants", "nodes", "metadata")
 
 
 def to_json(program: Graph) -> str:
-    """The graph of a verified program; equal programs give equal text."""
+    """The graph of a verified program, zeros for a checksum; equal programs give equal text."""
     graph = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "checksum": checksums.PLACEHOLDER,
         "inputs": [{"name": name, **_type_out(program.values[name])} for name in program.inputs],
         "outputs": list(program.outputs),
         "constants": {name: _type_out(program.constants[name].type) for name in sorted(program.constants)},
@@ -52,15 +54,14 @@ def _node_out(node: Node, type_: TensorType) -> dict[str, Any]:
 
 
 class Outline:
-    """What the JSON holds: a Program whose constants are types still without arrays."""
+    """What the JSON holds: a Program whose constants are types still without arrays, and the checksum."""
 
     def __init__(self, text: str) -> None:
         """Read and check the JSON; raises ProgramError naming the field."""
         raw = parse_json("graph", text)
-        self._check_version(raw)
-        graph = _object(
-            "graph", raw, "format", "format_version", "inputs", "outputs", "constants", "nodes", "metadata"
-        )
+        version = _version(raw)
+        graph = _object("graph", raw, *_FIELDS, *(["checksum"] if version >= 2 else []))
+        self.checksum = _checksum(graph["checksum"]) if version >= 2 else None
         self.values: dict[str, TensorType] = {}
         self.inputs = tuple(self._input(i, item) for i, item in enumerate(_list("inputs", graph["inputs"])))
         self.outputs = tuple(
@@ -82,18 +83,6 @@ class Outline:
             key: _text_or_list(f"metadata.{shorten(key)}", item)
             for key, item in _mapping("metadata", graph["metadata"]).items()
         }
-
-    @staticmethod
-    def _check_version(raw: Any) -> None:
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else raw
-            _fail("graph", "format", found, repr(FORMAT))
-        version = raw.get("format_version")
-        if type(version) is not int or version < 1:
-            _fail("graph", "format_version", version, "an int >= 1")
-        if version > FORMAT_VERSION:
-            expected = f"at most {FORMAT_VERSION}: a newer onebit wrote this file, upgrade onebit to read it"
-            _fail("graph", "format_version", version, expected)
 
     def _input(self, index: int, raw: Any) -> str:
         place = f"inputs[{index}]"
@@ -129,6 +118,25 @@ class Outline:
         if name in self.values:
             _fail(place, "names are unique", name, "one not taken yet")
         self.values[name] = type_
+
+
+def _version(raw: Any) -> int:
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        _fail("graph", "format", found, repr(FORMAT))
+    version = raw.get("format_version")
+    if type(version) is not int or version < 1:
+        _fail("graph", "format_version", version, "an int >= 1")
+    if version > FORMAT_VERSION:
+        expected = f"at most {FORMAT_VERSION}: a newer onebit wrote this file, upgrade onebit to read it"
+        _fail("graph", "format_version", version, expected)
+    return version
+
+
+def _checksum(raw: Any) -> str:
+    if not isinstance(raw, str) or not checksums.is_checksum(raw):
+        _fail("graph.checksum", "form", raw, "8 hexadecimal digits, in small letters")
+    return raw
 
 
 def _fail(place: str, rule: str, found: object, expected: str) -> NoReturn:
