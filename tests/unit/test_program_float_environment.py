@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import onebit
+import onebit.ops  # registers the operators
 from float_modes import MODES, mode
 from onebit import nn as bnn
 from onebit.program import Program, fma
@@ -95,6 +96,16 @@ def test_pack_reads_the_signs_of_subnormal_weights_in_every_mode() -> None:
         for key, value in expected.state_dict().items():
             assert torch.equal(packed.state_dict()[key], value), (name, key)
     assert torch.equal(expected(x), layer(x))
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_pack_bits_reads_the_signs_of_subnormals_in_every_mode(dtype: torch.dtype, name: str) -> None:
+    tiny = torch.finfo(dtype).smallest_normal / 4
+    x = torch.tensor([-tiny, tiny, -0.0, 0.0, -1.0, 1.0], dtype=dtype)
+    with mode(name):
+        bits = torch.ops.onebit.pack_bits(x)
+    assert torch.ops.onebit.unpack_bits(bits, 6).tolist() == [-1, 1, 1, 1, -1, 1]
 
 
 _POOL = """

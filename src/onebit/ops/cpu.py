@@ -38,7 +38,11 @@ def pack_bits(x: Tensor) -> Tensor:
 def _with_float_signs(x: Tensor) -> Tensor:
     """A float32 tensor with the signs of x, NaN where x has one."""
     if x.dtype in (torch.float64, torch.int64):  # small or large numbers would not survive the rounding
-        return torch.where(x != x, x.float(), (x >= 0).float() * 2 - 1)
+        whole = x.view(torch.int64)  # compared as integers: the caller may take subnormals for 0
+        negative = whole < 0
+        if x.dtype == torch.float64:
+            negative &= whole != torch.iinfo(torch.int64).min  # -0.0
+        return torch.where(x != x, x.float(), 1 - negative.float() * 2)
     return x if x.dtype == torch.float32 else x.float()
 
 
