@@ -44,11 +44,6 @@ def microseconds(seconds: float) -> str:
     return f"{number(seconds * 1e6)} µs"
 
 
-def percent(fraction: float) -> str:
-    """`98.24 %`."""
-    return f"{100 * fraction:.2f} %"
-
-
 def print_json(document: Any) -> None:
     """One JSON document on stdout, for a program to read."""
     json.dump(document, sys.stdout, indent=2, default=str)
