@@ -21,10 +21,8 @@ Samples: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 _ZERO_CROSSINGS = 16  # of the sinc, each side: more makes a steeper low-pass and takes longer
 _MAX_RATE = 1 << 20
-_MAX_UP, _MAX_DOWN = (
-    16,
-    1024,
-)  # times that a rate may rise and fall: a header alone cannot ask for more memory
+# Times that a rate may rise and fall: a header alone cannot ask for more memory.
+_MAX_UP, _MAX_DOWN = 16, 1024
 
 
 def read_wav(path: Path, sample_rate: int) -> Samples:
@@ -64,12 +62,7 @@ def _read(path: Path, wanted: int, samples: int | None) -> Samples:
                 _check(path, width, rate, wanted, frames, first + len(raw) // size)
     except FileKindError as error:
         raise DataError(f"{path} is {error.kind}, no WAV file") from error
-    except (
-        wave.Error,
-        EOFError,
-        OSError,
-        RuntimeError,
-    ) as error:  # RuntimeError: a chunk longer than its file
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:  # the last: a chunk longer than its file
         raise DataError(
             f"{path} cannot be read as a WAV file: {str(error) or 'it ends within its header'}"
             " (uncompressed PCM is needed)"
