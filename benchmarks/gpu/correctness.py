@@ -11,7 +11,7 @@ from setup import ROOT, Setup
 
 from onebit.runtime.cuda.engine.cuda_engine import CudaEngine
 from onebit.runtime.cuda.kernels import binary_gemm
-from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, Variant
+from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, GemmVariant
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold
 from onebit.runtime.cuda.kernels.pack import Bits, pack, row_bytes
 
@@ -84,7 +84,7 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
-def check_product(setup: Setup, variant: Variant, epilogue: Epilogue, shape: tuple[int, int, int]) -> str:
+def check_product(setup: Setup, variant: GemmVariant, epilogue: Epilogue, shape: tuple[int, int, int]) -> str:
     """What is wrong with one random product of rows × columns × K; empty if nothing."""
     m, n, k = shape
     a, b = setup.signs(m, k), setup.signs(n, k)

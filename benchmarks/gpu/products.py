@@ -11,7 +11,7 @@ from correctness import unpacked, words
 from setup import PEAK_TOPS, OutOfTime, Setup
 
 from onebit.runtime.cuda.kernels import binary_gemm
-from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, Variant
+from onebit.runtime.cuda.kernels.binary_gemm import BinaryGemm, GemmVariant
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold
 from onebit.runtime.cuda.kernels.pack import Bits, count_ones, pack
 
@@ -28,7 +28,7 @@ def random_bits(setup: Setup, rows: int, count: int) -> Bits:
 
 
 def gemms(
-    setup: Setup, size: int, epilogue: Epilogue, variant: Variant | None = None
+    setup: Setup, size: int, epilogue: Epilogue, variant: GemmVariant | None = None
 ) -> list[tuple[BinaryGemm, Bits, torch.Tensor | Bits]]:
     """Binary products of size³, their inputs and outputs, everything packed; as many sets as fill the L2."""
     row_bytes = size // 8
@@ -42,7 +42,7 @@ def gemms(
     return sets
 
 
-def products(setup: Setup, size: int, epilogue: Epilogue, variant: Variant | None = None) -> Calls:
+def products(setup: Setup, size: int, epilogue: Epilogue, variant: GemmVariant | None = None) -> Calls:
     """The binary product of size³, a call for each set of inputs, everything packed before."""
     sets = gemms(setup, size, epilogue, variant)
     return [lambda gemm=gemm, x=x, out=out: gemm(x, out) for gemm, x, out in sets]  # type: ignore[misc]

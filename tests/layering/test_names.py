@@ -1,4 +1,4 @@
-"""One name, one thing, in every room: for modules, but for a short list with reasons, and for classes."""
+"""One name, one thing, in every room: for modules, but for a short list with reasons, and for types."""
 
 from __future__ import annotations
 
@@ -46,28 +46,39 @@ def test_a_clash_is_seen() -> None:
     assert clashes([Path(path) for path in paths]) == ["a.py", "sum.py"]
 
 
-def class_clashes(sources: dict[PurePath, str]) -> list[str]:
-    """Names of classes that two rooms share, from the text of each module; `_A` and `A` are one name."""
+def types_in(text: str) -> set[str]:
+    """Names of a module's classes, also of inner ones, and type aliases; `_A` and `A` are one name."""
+    module = ast.parse(text)
+    classes = {node.name.lstrip("_") for node in ast.walk(module) if isinstance(node, ast.ClassDef)}
+    assigned: set[str] = set()
+    for node in module.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        assigned |= {target.id.lstrip("_") for target in targets if isinstance(target, ast.Name)}
+    return classes | {name for name in assigned if name[:1].isupper() and not name.isupper()}
+
+
+def type_clashes(sources: dict[PurePath, str]) -> list[str]:
+    """Names of types that two rooms share, from the text of each module."""
     homes: dict[str, set[str]] = defaultdict(set)
     for path, text in sources.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef):
-                homes[node.name.lstrip("_")].add(path.parts[0])
+        for name in types_in(text):
+            homes[name].add(path.parts[0])
     return sorted(name for name, rooms in homes.items() if len(rooms) > 1)
 
 
-def test_no_two_rooms_share_the_name_of_a_class() -> None:
+def test_no_two_rooms_share_the_name_of_a_type() -> None:
     sources: dict[PurePath, str] = {
         path.relative_to(SOURCE): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")
     }
     assert sum(text.count("\nclass ") for text in sources.values()) > 200, "is this the right folder?"
-    assert class_clashes(sources) == [], "rename one of each"
+    assert type_clashes(sources) == [], "rename one of each"
 
 
-def test_a_clash_of_classes_is_seen() -> None:
+def test_a_clash_of_types_is_seen() -> None:
     sources = {
         "nn/a.py": "class Twice: ...\nclass _Hidden: ...\nclass Once: ...",
-        "nn/b.py": "class Once: ...",
+        "nn/b.py": "class Once: ...\nAlias = int | str\n_LIMIT = 3\nLocal: TypeAlias = int",
         "ops/a.py": "class Twice: ...\ndef f():\n    class Hidden: ...\n",
+        "train/a.py": "_Alias = float\nLIMIT = 4\ndef f():\n    Local = 1",
     }
-    assert class_clashes({Path(path): text for path, text in sources.items()}) == ["Hidden", "Twice"]
+    assert type_clashes({Path(path): text for path, text in sources.items()}) == ["Alias", "Hidden", "Twice"]

@@ -12,7 +12,15 @@ from cuda_emulation.device import EmulatedDevice, Spy
 from onebit.errors import EngineError
 from onebit.runtime.cuda.device.interface import target
 from onebit.runtime.cuda.kernels import binary_gemm
-from onebit.runtime.cuda.kernels.binary_gemm import FEW_ROWS, MMA, POPC, WGMMA, BinaryGemm, Variant, choose
+from onebit.runtime.cuda.kernels.binary_gemm import (
+    FEW_ROWS,
+    MMA,
+    POPC,
+    WGMMA,
+    BinaryGemm,
+    GemmVariant,
+    choose,
+)
 from onebit.runtime.cuda.kernels.catalog import entries
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, ScaleBias, Threshold, constants
@@ -84,7 +92,7 @@ def check(y: torch.Tensor | Bits, sums: NDArray[np.int64], epilogue: Epilogue) -
         np.testing.assert_array_equal(y.numpy(), sums)
 
 
-def run(variant: Variant | None, kind: str, rows: int, columns: int, count: int, device: Spy) -> None:
+def run(variant: GemmVariant | None, kind: str, rows: int, columns: int, count: int, device: Spy) -> None:
     """One product on random ±1, checked; the output's sums are asked for where it has any."""
     rng = np.random.default_rng([rows, columns, count])
     x, w = signs(rng, rows, count), signs(rng, columns, count)
@@ -113,7 +121,7 @@ PAIRS = [
 ]
 
 
-def shape_for(variant: Variant, kind: str) -> tuple[int, int, int]:
+def shape_for(variant: GemmVariant, kind: str) -> tuple[int, int, int]:
     rows, columns, count = BEYOND_THE_TILE[variant.kernel]
     blocks = variant.cluster if kind == BITS else 1  # a second row of clusters once: it takes seconds
     return max(1, variant.tile_rows * blocks + rows), variant.tile_columns + columns, count
@@ -130,7 +138,7 @@ KEPT = [(WGMMA[0], BITS), (MMA[0], SCALED), (POPC, RAW), (FEW_ROWS[0], RAW)]
     keep=KEPT,
     ids=["-".join([v.kernel, *(str(n) for _, n in v.macros), kind]) for v, kind in PAIRS],
 )
-def test_each_variant(variant: Variant, kind: str) -> None:
+def test_each_variant(variant: GemmVariant, kind: str) -> None:
     device = Spy(CAPABILITY[variant.kernel])
     run(variant, kind, *shape_for(variant, kind), device=device)
     known = [(entry.file, entry.name, dict(entry.defines)) for entry in for_target(device.capability)]

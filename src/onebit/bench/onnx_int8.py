@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from onebit.export.float_ops import Floats
+from onebit.program.tensors import FloatArray
 
 FORMS = ("QOperator", "QDQ")
 
 
-def static_int8_bytes(model: bytes, calibration: dict[str, Floats], *, form: str) -> bytes:
+def static_int8_bytes(model: bytes, calibration: dict[str, FloatArray], *, form: str) -> bytes:
     """`model` with the range of each activation fixed beforehand, from `calibration`.
 
     form: "QOperator" or "QDQ". The runtime makes the same kernels of both, but not always of the same ops:
@@ -25,7 +25,7 @@ def static_int8_bytes(model: bytes, calibration: dict[str, Floats], *, form: str
         def __init__(self) -> None:
             self.left = [calibration]
 
-        def get_next(self) -> dict[str, Floats] | None:
+        def get_next(self) -> dict[str, FloatArray] | None:
             return self.left.pop() if self.left else None
 
     return _quantized(

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.float_ops import Floats
+from onebit.program.tensors import FloatArray
 
 
 def session(
     model: bytes, output: str, *, threads: int
-) -> Callable[[dict[str, Floats]], npt.NDArray[np.float32]]:
+) -> Callable[[dict[str, FloatArray]], npt.NDArray[np.float32]]:
     """A function from a feed to the array `output`, on the CPU with this many threads, fully optimized."""
     import onnxruntime
 
@@ -23,7 +23,7 @@ def session(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def run(feed: dict[str, Floats]) -> npt.NDArray[np.float32]:
+    def run(feed: dict[str, FloatArray]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32] = made.run([output], feed)[0]
         return result
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.bench.contest import Contender, Timing, contest, fastest
-from onebit.export.float_network import FloatNetwork, Floats, NotComparable, float_network
+from onebit.export.float_network import FloatNetwork, NotComparable, float_network
 from onebit.program import DType, Program
+from onebit.program.tensors import FloatArray
 
 ENGINE = "onebit"
 PYTORCH = "PyTorch float32"
@@ -109,7 +110,7 @@ def random_inputs(program: Program, batch: int) -> list[npt.NDArray[Any]]:
 def _add_torch(
     report: BenchReport,
     network: FloatNetwork,
-    feed: Sequence[Floats],
+    feed: Sequence[FloatArray],
     calls: dict[str, Callable[[], object]],
     answers: dict[str, Outputs],
 ) -> None:
@@ -130,7 +131,7 @@ def _add_onnx(
     report: BenchReport,
     program: Program,
     network: FloatNetwork,
-    feed: Sequence[Floats],
+    feed: Sequence[FloatArray],
     calls: dict[str, Callable[[], object]],
     answers: dict[str, Outputs],
 ) -> None:

@@ -22,6 +22,7 @@ from onebit.data.records import Encoded, Records
 from onebit.errors import DataError
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Inputs (N, …), of any dtype and shape the model takes, and labels int64 (N,), on the run's device."""
 
 EVALUATION_SIZE = 250  # images a batch: with 224×224 pixels, few enough for the memory of most devices
 _AHEAD = 4  # batches that each worker prepares in advance

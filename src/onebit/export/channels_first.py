@@ -10,15 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from onebit.program import DType, Node, Program, unpack_bits
+from onebit.program.tensors import Array
 
 IMAGE = (2, 0, 1)  # channels, rows, columns of the Program's [H, W, C]
-Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 

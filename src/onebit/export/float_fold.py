@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onebit.export.float_ops import FloatNetwork, FloatOp, Floats, spread, use_counts
+from onebit.export.float_ops import FloatNetwork, FloatOp, spread, use_counts
+from onebit.program.tensors import FloatArray
 
 _PRODUCTS = ("linear", "conv")
 
@@ -118,10 +119,10 @@ def _swapped(pool: FloatOp, op: FloatOp, network: FloatNetwork) -> list[FloatOp]
 
 def _peel_inputs(
     ops: list[FloatOp], network: FloatNetwork
-) -> tuple[list[FloatOp], dict[str, tuple[Floats, Floats]]]:
+) -> tuple[list[FloatOp], dict[str, tuple[FloatArray, FloatArray]]]:
     """An affine that alone reads an input is the caller's: pixels come scaled."""
     uses = use_counts(ops, network.outputs)
-    prepared: dict[str, tuple[Floats, Floats]] = {}
+    prepared: dict[str, tuple[FloatArray, FloatArray]] = {}
     alias: dict[str, str] = {}
     kept = []
     for op in ops:

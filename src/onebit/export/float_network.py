@@ -11,12 +11,12 @@ outside the timing. Weights are real float32 ±1. Results equal the packed netwo
 from __future__ import annotations
 
 from onebit.export.float_fold import fold
-from onebit.export.float_ops import FloatNetwork, FloatOp, Floats, NotComparable
+from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable
 from onebit.export.float_translate import translate
 from onebit.program import Program
 from onebit.program.float_environment import default_float_environment
 
-__all__ = ["FloatNetwork", "FloatOp", "Floats", "NotComparable", "float_network"]
+__all__ = ["FloatNetwork", "FloatOp", "NotComparable", "float_network"]
 
 
 @default_float_environment()

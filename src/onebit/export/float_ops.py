@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from onebit.errors import OnebitError
 from onebit.program.ops import FloatForm
+from onebit.program.tensors import FloatArray
 
-Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
 
@@ -57,10 +57,10 @@ class FloatNetwork:
     outputs: tuple[str, ...]
     ops: tuple[FloatOp, ...]
     shapes: dict[str, Shape]
-    prepared: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    prepared: dict[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
     """Input → (scale, shift), broadcast to a sample: what the caller does to it outside the timing."""
 
-    def feed(self, arrays: Sequence[npt.NDArray[Any]]) -> list[Floats]:
+    def feed(self, arrays: Sequence[npt.NDArray[Any]]) -> list[FloatArray]:
         """A Program's inputs as this network takes them: float32, bits as ±1, pixels scaled already."""
         made = []
         for name, array in zip(self.inputs, arrays, strict=True):

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.channels_first import IMAGE, Array, ChannelsFirst, Placed, Shape
+from onebit.export.channels_first import IMAGE, ChannelsFirst, Placed, Shape
 from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable
 from onebit.program import OPS, Node, Program
 from onebit.program.ops import FloatKind
+from onebit.program.tensors import Array
 
 
 def translate(program: Program) -> FloatNetwork:

@@ -16,8 +16,8 @@ from onebit.nn.binary_layer import InputScale
 __all__ = ["NinXnor"]
 
 # (kernel, pool after it, dropout before it) of the one-bit convolutions.
-_Pool = Literal["max", "average"] | None
-_LAYERS: tuple[tuple[int, _Pool, bool], ...] = (
+_PoolKind = Literal["max", "average"] | None
+_LAYERS: tuple[tuple[int, _PoolKind, bool], ...] = (
     (1, None, False),
     (1, "max", False),
     (5, None, True),

@@ -45,8 +45,8 @@ from onebit.nn.wrappers import inner_wrappers, without_parallel
 __all__ = ["NormedLayer", "Skip", "binarize", "binarize_report"]
 
 Norm = Literal["batch"]
-Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
-Skip = Rule | Iterable[Rule]
+LayerRule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+Skip = LayerRule | Iterable[LayerRule]
 
 _REPORT = "_onebit_binarize_report"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onebit.errors import EngineError
 from onebit.ops.operators import packed_result
-from onebit.ops.prepared import Constants, Run
+from onebit.ops.prepared import PreparedProduct, ProductConstants
 from onebit.runtime.abi import EpilogueKind
 from onebit.runtime.products import Conv2d, Epilogue, Matmul, ProductEngine, Source, pack_sign_planes
 
@@ -47,8 +47,12 @@ def _with_float_signs(x: Tensor) -> Tensor:
 
 
 def prepare(
-    shape: Matmul | Conv2d, source: Source, kind: EpilogueKind, constants: Constants, channels_first: bool
-) -> Run:
+    shape: Matmul | Conv2d,
+    source: Source,
+    kind: EpilogueKind,
+    constants: ProductConstants,
+    channels_first: bool,
+) -> PreparedProduct:
     """A product of the compiled library; see prepared.Backend."""
     weights, *epilogue = (0 if t is None else t.data_ptr() for t in constants)
     product = ProductEngine(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onebit.ops import plain
 from onebit.ops.operators import packed_result
-from onebit.ops.prepared import Constants, Run
+from onebit.ops.prepared import PreparedProduct, ProductConstants
 from onebit.runtime.abi import EpilogueKind
 from onebit.runtime.products import Conv2d, Matmul, Source
 
@@ -41,8 +41,12 @@ def pack_bits(x: Tensor) -> Tensor:
 
 
 def prepare(
-    shape: Matmul | Conv2d, source: Source, kind: EpilogueKind, constants: Constants, channels_first: bool
-) -> Run:
+    shape: Matmul | Conv2d,
+    source: Source,
+    kind: EpilogueKind,
+    constants: ProductConstants,
+    channels_first: bool,
+) -> PreparedProduct:
     """A product of the device's kernels; see prepared.Backend."""
     from onebit.runtime.cuda.engine.packed_products import DeviceProduct
 

@@ -18,8 +18,8 @@ from onebit.nn import (
     StochasticSign,
 )
 
-BinaryLayer = BinaryLinear | BinaryConv1d | BinaryConv2d
-BINARY_LAYERS: tuple[type[BinaryLayer], ...] = (BinaryLinear, BinaryConv1d, BinaryConv2d)
+PackableLayer = BinaryLinear | BinaryConv1d | BinaryConv2d
+BINARY_LAYERS: tuple[type[PackableLayer], ...] = (BinaryLinear, BinaryConv1d, BinaryConv2d)
 _PLAIN_SIGNS = (SteSign, ApproxSign)
 # What a module keeps its hooks in. Packing puts another module in its place, which has none of them.
 _HOOKS = (
@@ -44,7 +44,7 @@ class LayerParts(NamedTuple):
 
 
 @torch.no_grad()
-def parts_of(layer: BinaryLayer, *, real_inputs: bool) -> LayerParts | str:
+def parts_of(layer: PackableLayer, *, real_inputs: bool) -> LayerParts | str:
     """What a packed layer in the place of `layer` is made of, or why there can be none.
 
     The layer must be in eval mode. real_inputs: whether a layer without a sign on its input may be packed.
@@ -66,7 +66,7 @@ def parts_of(layer: BinaryLayer, *, real_inputs: bool) -> LayerParts | str:
     return f"its input is not seen to become ±1: {why}" if why else LayerParts(signs, alpha, quantizer, False)
 
 
-def _altered(layer: BinaryLayer) -> str:
+def _altered(layer: PackableLayer) -> str:
     """What somebody attached to the layer and packing would drop."""
     if parametrize.is_parametrized(layer):
         return "it has parametrizations; torch.nn.utils.parametrize.remove_parametrizations makes them plain"
@@ -80,7 +80,7 @@ def _altered(layer: BinaryLayer) -> str:
     return ""
 
 
-def _wrong_tensors(layer: BinaryLayer) -> str:
+def _wrong_tensors(layer: PackableLayer) -> str:
     for name, tensor in (("weight", layer.weight), ("scale", layer.scale), ("bias", layer.bias)):
         if tensor is not None and tensor.dtype != torch.float32:
             return f"its {name} is {tensor.dtype}; packed layers compute in torch.float32 (model.float())"
@@ -102,7 +102,7 @@ def _altered_module(module: nn.Module) -> bool:
     return "forward" in vars(module) or any(getattr(module, name, None) for name in _HOOKS)
 
 
-def _why_not_signs(quantizer: nn.Module, layer: BinaryLayer) -> str:
+def _why_not_signs(quantizer: nn.Module, layer: PackableLayer) -> str:
     """Why the module's last act, in eval mode, is not known to be a sign; "" if it is.
 
     As in `onebit.convert`: it is exported, and then shows itself by the marker onebit::sign.

@@ -18,7 +18,7 @@ from onebit.nn import BinaryConv1d, BinaryConv2d, BinaryLinear
 from onebit.nn.convolution import padded
 from onebit.nn.tracing import in_torch_func
 
-_Ops = torch.ops.onebit
+_OPERATORS = torch.ops.onebit
 
 
 class PackedLayer(nn.Module):
@@ -109,7 +109,7 @@ class PackedLayer(nn.Module):
 
 def _packable(q: Tensor) -> Tensor:
     """q for a product that packs float32 by itself: one operator instead of two."""
-    return q if q.dtype == torch.float32 else cast(Tensor, _Ops.pack_bits(q))
+    return q if q.dtype == torch.float32 else cast(Tensor, _OPERATORS.pack_bits(q))
 
 
 class PackedLinear(PackedLayer):
@@ -125,9 +125,9 @@ class PackedLinear(PackedLayer):
         k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
         q = self._operand(x)
         if self.real:
-            y = _Ops.f32_binary_matmul(q, self.weight, **self._epilogue())
+            y = _OPERATORS.f32_binary_matmul(q, self.weight, **self._epilogue())
         else:
-            y = _Ops.binary_matmul(_packable(q), self.weight, self.in_features, **self._epilogue())
+            y = _OPERATORS.binary_matmul(_packable(q), self.weight, self.in_features, **self._epilogue())
         return self._finished(y, k, x, 0)
 
 
@@ -184,11 +184,11 @@ class _PackedConv(PackedLayer):
             options[name] = sizes if self.axes == 2 else ((0 if name == "padding" else 1), *sizes)
         q = q.movedim(1, -1)
         if self.real:
-            y = _Ops.f32_binary_conv2d(self._as_image(q), self.weight, **options)
+            y = _OPERATORS.f32_binary_conv2d(self._as_image(q), self.weight, **options)
         else:
             q = self._as_image(_packable(q))
             options["padding_value"] = self.padding_value
-            y = _Ops.binary_conv2d(q, self.weight, self.in_channels, **options)
+            y = _OPERATORS.binary_conv2d(q, self.weight, self.in_channels, **options)
         y = y if channels_first else y.movedim(-1, 1)
         y = cast(Tensor, y if self.axes == 2 else y.squeeze(2))
         return y if self.real else self._cut(y, channels_first)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from onebit.nn import BinaryConv1d, BinaryLinear
 from onebit.nn.wrappers import inner_wrappers, without_parallel
-from onebit.ops.eligible import BINARY_LAYERS, BinaryLayer, LayerParts, parts_of
+from onebit.ops.eligible import BINARY_LAYERS, LayerParts, PackableLayer, parts_of
 from onebit.ops.layers import PackedConv1d, PackedConv2d, PackedLayer, PackedLinear
 from onebit.program.float_environment import default_float_environment, in_fresh_thread
 
@@ -54,7 +54,7 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
     _check(model, real_inputs)
     if not inplace:
         model = _copied(model)
-    chosen: dict[BinaryLayer, LayerParts] = {}
+    chosen: dict[PackableLayer, LayerParts] = {}
     left: list[str] = []
     for name, layer in binary_layers(model):
         parts = _parts(layer, real_inputs=real_inputs == "pack")
@@ -73,13 +73,13 @@ def pack(model: nn.Module, *, inplace: bool = False, real_inputs: RealInputs = "
     return result.requires_grad_(False)
 
 
-def _parts(layer: BinaryLayer, *, real_inputs: bool) -> LayerParts | str:
+def _parts(layer: PackableLayer, *, real_inputs: bool) -> LayerParts | str:
     if layer.weight.device.type != "cpu":
         return parts_of(layer, real_inputs=real_inputs)
     return in_fresh_thread(lambda: parts_of(layer, real_inputs=real_inputs))  # sign and α are computed there
 
 
-def binary_layers(model: nn.Module) -> list[tuple[str, BinaryLayer]]:
+def binary_layers(model: nn.Module) -> list[tuple[str, PackableLayer]]:
     """Each binary layer that is not packed, once, with the first of its names."""
     return [(name, m) for name, m in model.named_modules() if isinstance(m, BINARY_LAYERS)]
 
@@ -125,7 +125,7 @@ def _nothing(left: list[str]) -> str:
 
 
 @torch.no_grad()
-def _packed(layer: BinaryLayer, parts: LayerParts) -> PackedLayer:
+def _packed(layer: PackableLayer, parts: LayerParts) -> PackedLayer:
     with torch.inference_mode(False):  # tensors of inference mode could not be prepared once for all
         weight = _pack_rows(parts.signs)
         alpha = None if parts.alpha is None else parts.alpha.detach().clone()

@@ -30,10 +30,10 @@ from onebit.runtime.products import Conv2d, Matmul, Source
 MAX_PREPARED = 512  # beyond that, as where every image has a size of its own, the oldest go
 
 # Of a contiguous x and the count of its samples: the result, of a shape and dtype.
-Run = Callable[[Tensor, int, Sequence[int], torch.dtype], Tensor]
+PreparedProduct = Callable[[Tensor, int, Sequence[int], torch.dtype], Tensor]
 
 
-class Constants(NamedTuple):
+class ProductConstants(NamedTuple):
     """Contiguous tensors of a product; to be copied."""
 
     weights: Tensor
@@ -54,9 +54,9 @@ class Backend(Protocol):
         shape: Matmul | Conv2d,
         source: Source,
         kind: EpilogueKind,
-        constants: Constants,
+        constants: ProductConstants,
         channels_first: bool,
-    ) -> Run:
+    ) -> PreparedProduct:
         """A product, ready to run; EngineError for what the device refuses."""
 
 
@@ -131,7 +131,9 @@ class Products:
     ) -> _Ready:
         """Prepare a product; axes: of the result, behind those of the batch. All has been checked."""
         given = (weights, *options.constants)
-        held = Constants(weights.contiguous(), *(None if t is None else t.contiguous() for t in given[1:]))
+        held = ProductConstants(
+            weights.contiguous(), *(None if t is None else t.contiguous() for t in given[1:])
+        )
         kind = (
             EpilogueKind.BITS if options.threshold is not None else EpilogueKind(int(options.stores_floats))
         )
@@ -173,7 +175,7 @@ def _shape(x: Tensor, weight: Tensor, channels: int, options: Options) -> Conv2d
 class _Ready(NamedTuple):
     """A prepared product, and the tensors whose contents it copied with their versions."""
 
-    run: Run | None  # None where there are no outputs
+    run: PreparedProduct | None  # None where there are no outputs
     trail: tuple[int, ...]  # axes of the result behind those of the batch
     dtype: torch.dtype
     seen: tuple[tuple[weakref.ref[Tensor], int] | None, ...]

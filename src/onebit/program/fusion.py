@@ -23,8 +23,7 @@ import numpy.typing as npt
 
 from onebit.program.float_environment import default_float_environment
 from onebit.program.graph import Graph, Node
-
-Floats = npt.NDArray[np.float32]
+from onebit.program.tensors import FloatArray
 
 _MAX_EXPONENT = 64  # powers of two up to 2^±64 times an integer below 2^31 stay normal float32 numbers
 
@@ -40,8 +39,8 @@ class Step:
 
     nodes: tuple[Node, ...]
     epilogue: str = ""
-    scale: Floats | None = None
-    bias: Floats | None = None
+    scale: FloatArray | None = None
+    bias: FloatArray | None = None
     threshold: npt.NDArray[np.int32] | None = None
     flip: npt.NDArray[np.uint32] | None = None
 
@@ -60,8 +59,8 @@ class Step:
 class _Fma:
     """fma(v, scale, bias); `exact` says that v·scale is exact and bias is −0.0, so that a step may follow."""
 
-    scale: Floats
-    bias: Floats
+    scale: FloatArray
+    bias: FloatArray
     exact: bool
 
 
@@ -166,7 +165,7 @@ def _absorb(program: Graph, node: Node, value: str, state: _Fma) -> _Fma | None:
     return _scaled(state, scale, state.bias if shift is None else shift)
 
 
-def _per_channel(array: npt.NDArray[np.float32], channels: int) -> Floats | None:
+def _per_channel(array: FloatArray, channels: int) -> FloatArray | None:
     """A constant that depends on the last axis only, as f32[channels]; None for any other."""
     if array.dtype != np.float32 or array.size not in (1, channels):
         return None
@@ -175,7 +174,7 @@ def _per_channel(array: npt.NDArray[np.float32], channels: int) -> Floats | None
     return np.broadcast_to(array.reshape(-1), (channels,)).copy()
 
 
-def _scaled(state: _Fma, factor: Floats, bias: Floats) -> _Fma | None:
+def _scaled(state: _Fma, factor: FloatArray, bias: FloatArray) -> _Fma | None:
     """Another factor is exact on the scale or the two do not fold."""
     with np.errstate(all="ignore"):
         scale = state.scale * factor
@@ -184,6 +183,6 @@ def _scaled(state: _Fma, factor: Floats, bias: Floats) -> _Fma | None:
     return _Fma(scale, bias, _powers_of_two(scale) and bias is state.bias)
 
 
-def _powers_of_two(numbers: Floats) -> bool:
+def _powers_of_two(numbers: FloatArray) -> bool:
     mantissa, exponent = np.frexp(numbers)
     return bool(np.all(np.abs(mantissa) == 0.5) and np.all(np.abs(exponent) <= _MAX_EXPONENT))

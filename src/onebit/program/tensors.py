@@ -19,6 +19,7 @@ from onebit.errors import ProgramError
 WORD_BITS = 32
 
 Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
 Attr = int | float | str | tuple[int, ...]  # an attribute of a node
 
 

@@ -11,17 +11,15 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from onebit.errors import EngineError
 from onebit.program import ARRAY_DTYPES, Program, TensorType, check_inputs, load, verify
 from onebit.program.float_environment import default_float_environment
+from onebit.program.tensors import Array
 from onebit.runtime.abi import MemoryInfo, Status
 from onebit.runtime.builder import OpRecord, build_plan
 from onebit.runtime.library import Library, ThreadPool, check_threads, choose_isa, library
 from onebit.runtime.profile import OpProfile, best_rates, profile
-
-Array = npt.NDArray[Any]
 
 DEVICES: dict[str, Callable[[], Any]] = {}
 """Kind of device other than the CPU → its class of engines, which is imported when first asked for.

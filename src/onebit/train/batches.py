@@ -18,14 +18,11 @@ from torch import Tensor
 from onebit import data
 from onebit.data import Split, Splits
 from onebit.data.crops import Crops
-from onebit.data.streaming import ImageStream, TrainingStream, in_order, worker_count
+from onebit.data.streaming import Batch, ImageStream, TrainingStream, in_order, worker_count
 from onebit.errors import TrainError
 from onebit.train import augment
 from onebit.train.distributed import World
 from onebit.train.fields import AugmentRecipe, DataRecipe, Recipe
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs (N, …), of any dtype and shape the model takes, and labels int64 (N,), on the run's device."""
 
 EVALUATION_SIZE = 1000  # samples a call: enough to be fast, small beside the training's memory
 

@@ -15,7 +15,7 @@ SCHEDULES = ("exponential", "cosine", "linear", "step", "constant")
 PRECISIONS = ("float32", "bf16")
 
 # field, what it is, whether that is allowed, what is needed instead
-Rule = tuple[str, Any, bool, str]
+FieldRule = tuple[str, Any, bool, str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DataRecipe:
     stream: bool = False  # images of any sizes, read and decoded when they are needed, not held in memory
     workers: int = -1  # processes a training process has to decode a stream; -1: as many as cores, up to 8
 
-    def rules(self) -> Iterator[Rule]:
+    def rules(self) -> Iterator[FieldRule]:
         yield "validation", self.validation, self.validation >= 0, "0 or more"
         yield "image_size", self.image_size, self.image_size >= 0, "0 or more"
         sized = self.image_size > 0 or not self.stream
@@ -84,7 +84,7 @@ class OptimizerRecipe:
     threshold: float = 1e-8
     gamma: float = 1e-4
 
-    def rules(self) -> Iterator[Rule]:
+    def rules(self) -> Iterator[FieldRule]:
         yield "name", self.name, self.name in OPTIMIZERS, " or ".join(OPTIMIZERS)
         yield "lr", self.lr, 0 < self.lr < math.inf, "above 0"
         yield "lr_end", self.lr_end, 0 < self.lr_end < math.inf, "above 0"
@@ -127,7 +127,7 @@ class AugmentRecipe:
         """True if there is anything to do to images that are held in memory."""
         return self.flip or self.crop > 0 or self.cutout > 0
 
-    def rules(self) -> Iterator[Rule]:
+    def rules(self) -> Iterator[FieldRule]:
         yield "crop", self.crop, self.crop >= 0, "0 or more pixels"
         high = self.crop_max
         yield (
@@ -157,7 +157,7 @@ class DistillRecipe:
     temperature: float = 1.0
     weight: float = 1.0  # of the teacher's part of the loss, 0 … 1; the labels' is the rest
 
-    def rules(self) -> Iterator[Rule]:
+    def rules(self) -> Iterator[FieldRule]:
         yield "temperature", self.temperature, 0 < self.temperature < math.inf, "above 0"
         yield "weight", self.weight, 0 < self.weight <= 1, "above 0 and up to 1"
 
@@ -192,7 +192,7 @@ class Recipe:
     summary: str = ""
     source: str = ""
 
-    def rules(self) -> Iterator[Rule]:
+    def rules(self) -> Iterator[FieldRule]:
         yield "epochs", self.epochs, self.epochs >= 1, "1 or more"
         yield "batch_size", self.batch_size, self.batch_size >= 2, "2 or more (BatchNorm needs two images)"
         yield "loss", self.loss, self.loss in LOSSES, " or ".join(LOSSES)

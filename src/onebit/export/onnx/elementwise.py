@@ -8,11 +8,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.channels_first import IMAGE, Array, Placed
+from onebit.export.channels_first import IMAGE, Placed
 from onebit.export.onnx.writer import EXACT_INTEGERS, Held, Writer, pads_of
 from onebit.program import OPS, Node, unpack_bits
 from onebit.program.fusion import Step
 from onebit.program.ops.facts import EXACT
+from onebit.program.tensors import Array
 
 
 def write_threshold(

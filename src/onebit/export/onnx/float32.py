@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable, spread
+from onebit.program.tensors import Array
 
 _OPSET = 17
 _IR_VERSION = 8
 _BIG = np.float32(2.0**64)  # any |x| >= 2^-63 times this leaves [−1, 1] also when 1 is added
 
-Array = npt.NDArray[Any]
 Written = tuple[str, list[str], str, dict[str, Any]]
 Nodes = Iterator[Written]
 

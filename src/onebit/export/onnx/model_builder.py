@@ -9,17 +9,16 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onebit import __version__
 from onebit.errors import ExportError
 from onebit.program import DType, Program
+from onebit.program.tensors import Array
 
 MIN_OPSET = 13
 MAX_OPSET = 21  # of onnx 1.16, the oldest that the extra allows
 MAX_BYTES = 2**31 - 1  # of a protobuf message
 
-Array = npt.NDArray[Any]
 
 _ELEMENT = {DType.BITS: "INT8", DType.I8: "INT8", DType.U8: "UINT8", DType.I32: "INT32", DType.F32: "FLOAT"}
 

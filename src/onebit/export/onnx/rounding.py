@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onebit.export.onnx.model_builder import ModelBuilder
-
-Floats = npt.NDArray[np.float32]
+from onebit.program.tensors import FloatArray
 
 _MAX_TRIED = 2**22  # sums and channels; beyond, the tie is handled while the model runs
 
 
-def never_ties(scale: Floats, shift: Floats, bound: int | None) -> bool:
+def never_ties(scale: FloatArray, shift: FloatArray, bound: int | None) -> bool:
     """Whether float64 and then float32 is fma for every integer |x| <= bound, found by trying them all."""
     if bound is None or (2 * bound + 1) * scale.size > _MAX_TRIED:
         return False

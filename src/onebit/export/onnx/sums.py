@@ -13,12 +13,13 @@ from typing import cast
 import numpy as np
 
 from onebit.errors import ExportError
-from onebit.export.channels_first import IMAGE, Array, Placed
+from onebit.export.channels_first import IMAGE, Placed
 from onebit.export.onnx.elementwise import write_threshold
 from onebit.export.onnx.writer import EXACT_INTEGERS, Held, Writer, pads_of
 from onebit.program import OPS, DType, Node, unpack_bits
 from onebit.program.fusion import Step
 from onebit.program.ops import Call
+from onebit.program.tensors import Array
 
 
 class _ProductNode:

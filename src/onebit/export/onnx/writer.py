@@ -8,18 +8,17 @@ are left to the runtime to fold into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onebit.export.channels_first import Array, ChannelsFirst, Placed, Shape
+from onebit.export.channels_first import ChannelsFirst, Placed, Shape
 from onebit.export.onnx.model_builder import ModelBuilder
 from onebit.export.onnx.rounding import never_ties, write_fma
-from onebit.program import DType, Node, Program
-from onebit.program.fusion import Step
+from onebit.program import DType, Program
+from onebit.program.tensors import Array
 
 EXACT_INTEGERS = 2**24  # float32 holds every integer up to this
 
@@ -142,9 +141,6 @@ class Writer(ChannelsFirst):
             else:
                 self.b.node("Identity", [source], name)
         return self.b.model()
-
-
-Rule = Callable[[Writer, Step, Node], None]
 
 
 def pads_of(padding: Any) -> list[int]:

@@ -10,13 +10,13 @@ import torch
 
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
-from onebit.lowering.values.few_numbers import Operand, as_value, is_scalar, pointwise, with_table
+from onebit.lowering.values.few_numbers import ValueOrNumber, as_value, is_scalar, pointwise, with_table
 from onebit.lowering.values.kinds import Floats, Known, Signs, Value
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def arithmetic(context: Context, op: str, a: Operand, b: Operand) -> Floats:
+def arithmetic(context: Context, op: str, a: ValueOrNumber, b: ValueOrNumber) -> Floats:
     """`op` (add, sub, mul, div) of two operands, at least one of which varies."""
     sample = context.sample()
     operands = _aligned(context, [as_value(a), as_value(b)])
@@ -53,7 +53,9 @@ def _meets(context: Context, value: Value, sample: tuple[int, ...]) -> bool:
     return shape in (sample, narrow)
 
 
-def _binary(context: Context, call: TorchCall, op: str, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def _binary(
+    context: Context, call: TorchCall, op: str, a: ValueOrNumber, b: ValueOrNumber, alpha: float = 1
+) -> Value:
     done = pointwise(call, a, b)
     if done is not None:
         return done
@@ -61,7 +63,7 @@ def _binary(context: Context, call: TorchCall, op: str, a: Operand, b: Operand, 
     return with_table(call, result, a, b)
 
 
-def _scaled(context: Context, b: Operand, alpha: float) -> Value:
+def _scaled(context: Context, b: ValueOrNumber, alpha: float) -> Value:
     """alpha·b, where that is exact: PyTorch rounds a + alpha·b once."""
     value = as_value(b)
     if isinstance(value, Known):
@@ -77,19 +79,19 @@ def _scaled(context: Context, b: Operand, alpha: float) -> Value:
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def add(context: Context, call: TorchCall, a: ValueOrNumber, b: ValueOrNumber, alpha: float = 1) -> Value:
     """a + alpha·b."""
     return _binary(context, call, "add", a, b, alpha)
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar")
-def sub(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def sub(context: Context, call: TorchCall, a: ValueOrNumber, b: ValueOrNumber, alpha: float = 1) -> Value:
     """a − alpha·b."""
     return _binary(context, call, "sub", a, b, alpha)
 
 
 @lowers("aten.rsub.Tensor", "aten.rsub.Scalar")
-def rsub(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float = 1) -> Value:
+def rsub(context: Context, call: TorchCall, a: ValueOrNumber, b: ValueOrNumber, alpha: float = 1) -> Value:
     """b − alpha·a."""
     done = pointwise(call, a, b)
     if done is not None:
@@ -99,13 +101,13 @@ def rsub(context: Context, call: TorchCall, a: Operand, b: Operand, alpha: float
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar")
-def mul(context: Context, call: TorchCall, a: Operand, b: Operand) -> Value:
+def mul(context: Context, call: TorchCall, a: ValueOrNumber, b: ValueOrNumber) -> Value:
     """a · b."""
     return _binary(context, call, "mul", a, b)
 
 
 @lowers("aten.div.Tensor", "aten.div.Scalar")
-def div(context: Context, call: TorchCall, a: Operand, b: Operand) -> Value:
+def div(context: Context, call: TorchCall, a: ValueOrNumber, b: ValueOrNumber) -> Value:
     """a / b, true division."""
     return _binary(context, call, "div", a, b)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.values.kinds import Bytes, Floats, Known, Signs, Value
 
-Operand = Value | int | float
+ValueOrNumber = Value | int | float
 
 
-def as_value(operand: Operand) -> Value:
+def as_value(operand: ValueOrNumber) -> Value:
     """A Python number as a Known; PyTorch too rounds it to float32 before it meets a float32 tensor."""
     if isinstance(operand, (int, float)):
         return Known(torch.tensor(float(operand), dtype=torch.float32))

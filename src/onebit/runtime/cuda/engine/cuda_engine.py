@@ -23,7 +23,7 @@ from onebit.runtime.cuda.engine.io_checks import CheckedInputs, aligned, check_b
 from onebit.runtime.cuda.engine.stage import Stage, Stages
 from onebit.runtime.cuda.engine.stage_builder import make_stages
 from onebit.runtime.cuda.engine.stream_order import StreamOrder
-from onebit.runtime.cuda.kernels.buffers import ALIGNMENT, TORCH_DTYPES, BufferForm, Value
+from onebit.runtime.cuda.kernels.buffers import ALIGNMENT, TORCH_DTYPES, BufferForm, DeviceValue
 from onebit.runtime.cuda.kernels.elementwise import find_nan, pack
 from onebit.runtime.cuda.kernels.pack import Bits
 from onebit.runtime.engine import Engine, Memory, check_max_memory, signature_of, verified
@@ -74,7 +74,7 @@ class CudaEngine(Engine):
         self._chunk = self._largest_chunk()
         self._arena: torch.Tensor | None = None
         self._captured: list[torch.Tensor] = []  # arenas that graphs of the user's own work in
-        self._views: OrderedDict[int, dict[str, Value]] = OrderedDict()
+        self._views: OrderedDict[int, dict[str, DeviceValue]] = OrderedDict()
         self._graphs = GraphReplay(device)
         self._order = StreamOrder(device)
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class CudaEngine(Engine):
         chunk = min(free // per_sample if per_sample else _MAX_INDEX, _MAX_INDEX // largest)
         return chunk if chunk < 16 else chunk // 16 * 16
 
-    def _values_in_arena(self, batch: int) -> dict[str, Value]:
+    def _values_in_arena(self, batch: int) -> dict[str, DeviceValue]:
         """The arena's values for a batch size."""
         views = self._views.get(batch)
         if views is not None:
@@ -218,11 +218,11 @@ class CudaEngine(Engine):
         for stage in self._stages.stages:
             self._launch(stage, values, batch)
 
-    def _launch(self, stage: Stage, values: Mapping[str, Value], batch: int) -> None:
+    def _launch(self, stage: Stage, values: Mapping[str, DeviceValue], batch: int) -> None:
         inputs = [self._value(values, name, batch) for name in stage.inputs]
         stage.run(inputs, [values[name] for name in stage.outputs])
 
-    def _enter(self, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> dict[str, Value]:
+    def _enter(self, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> dict[str, DeviceValue]:
         """The values before the first stage: the arena's, and the inputs, looked through and packed."""
         values = dict(self._values_in_arena(len(inputs[0])))
         for name, x in zip(self._signature.inputs, inputs, strict=True):
@@ -236,7 +236,7 @@ class CudaEngine(Engine):
                     find_nan(self._device, x, wrong)
         return values
 
-    def _value(self, values: Mapping[str, Value], name: str, batch: int) -> Value:
+    def _value(self, values: Mapping[str, DeviceValue], name: str, batch: int) -> DeviceValue:
         root = self._root(name)
         return values[root] if root == name else self._forms[name].alias(values[root], batch)
 

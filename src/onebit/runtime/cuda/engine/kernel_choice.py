@@ -16,7 +16,7 @@ from onebit.runtime.cuda.engine.stage import StageRun
 from onebit.runtime.cuda.kernels import binary_conv, u8_conv
 from onebit.runtime.cuda.kernels.binary_conv import BinaryConv
 from onebit.runtime.cuda.kernels.binary_gemm import MAX_BITS, BinaryGemm
-from onebit.runtime.cuda.kernels.buffers import Value
+from onebit.runtime.cuda.kernels.buffers import DeviceValue
 from onebit.runtime.cuda.kernels.direct import DirectProduct
 from onebit.runtime.cuda.kernels.epilogue import Epilogue, Raw, Residual, ScaleBias, Threshold
 from onebit.runtime.cuda.kernels.float_products import FloatConv, FloatGemm
@@ -42,7 +42,7 @@ class _OnBits:
         self._product = product
         self.nbytes = product.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
         self._product(x, out if isinstance(out, Bits) else out.view(-1, self._product.columns))
@@ -56,7 +56,7 @@ class _WithResidual:
         self._total = total
         self.nbytes = product.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         x, other = inputs
         assert isinstance(x, Bits)
         assert isinstance(other, torch.Tensor)
@@ -73,7 +73,7 @@ class _OnBytes:
         self._product = product
         self.nbytes = product.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         (x,), (out,) = inputs, outs
         assert isinstance(x, torch.Tensor)
         self._product(x, out)

@@ -22,7 +22,7 @@ from onebit.runtime.abi import EpilogueKind
 from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.stage_builder import make_stages
 from onebit.runtime.cuda.kernels import pack as packing
-from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES, BufferForm, Value
+from onebit.runtime.cuda.kernels.buffers import TORCH_DTYPES, BufferForm, DeviceValue
 from onebit.runtime.cuda.kernels.pack import Bits, empty_bits, row_bytes
 from onebit.runtime.products import Conv2d, Matmul, Source
 
@@ -83,7 +83,7 @@ class DeviceProduct:
         if batch * self._largest > _MAX_ELEMENTS:
             raise EngineError(f"a batch of {batch} has more elements than kernels count; run smaller ones")
         rows, channels = self._shape.rows()
-        values: dict[str, Value] = {"x": self._entered(x, batch * rows, channels)}
+        values: dict[str, DeviceValue] = {"x": self._entered(x, batch * rows, channels)}
         for stage in self._stages:
             values.update((name, self._empty(name, batch, stage.counts)) for name in stage.outputs)
             stage.run([values[name] for name in stage.inputs], [values[name] for name in stage.outputs])
@@ -92,7 +92,7 @@ class DeviceProduct:
             return y
         return _words(y, (batch, *self._types[self._output].shape[:-1]))
 
-    def _entered(self, x: torch.Tensor, rows: int, channels: int) -> Value:
+    def _entered(self, x: torch.Tensor, rows: int, channels: int) -> DeviceValue:
         type_ = self._types["x"]
         if type_.dtype is not DType.BITS:
             return x.reshape(-1, *type_.shape)
@@ -100,7 +100,7 @@ class DeviceProduct:
             return _bits(x, rows, channels)
         return packing.pack(self._device, x.reshape(rows, channels))
 
-    def _empty(self, name: str, batch: int, counts: bool) -> Value:
+    def _empty(self, name: str, batch: int, counts: bool) -> DeviceValue:
         type_ = self._types[name]
         if type_.dtype is DType.BITS:
             form = BufferForm.of(type_)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from onebit.program import TensorType
-from onebit.runtime.cuda.kernels.buffers import Value
+from onebit.runtime.cuda.kernels.buffers import DeviceValue
 
 
 class StageRun(Protocol):
@@ -17,7 +17,7 @@ class StageRun(Protocol):
     def nbytes(self) -> int:
         """Bytes on the device that it keeps."""
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Compute `outs` from `inputs`, which do not overlap them."""
 
 

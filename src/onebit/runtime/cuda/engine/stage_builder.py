@@ -20,7 +20,7 @@ from onebit.runtime.cuda.device.interface import Device
 from onebit.runtime.cuda.engine.kernel_choice import make_product, make_residual
 from onebit.runtime.cuda.engine.residual_fusion import find_sum
 from onebit.runtime.cuda.engine.stage import Stage, StageRun, Stages
-from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, tensor_of
+from onebit.runtime.cuda.kernels.buffers import BufferForm, DeviceValue, tensor_of
 from onebit.runtime.cuda.kernels.elementwise import (
     CHAIN_OPS,
     FMA_CODE,
@@ -56,7 +56,7 @@ class _Unpack:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         bits = inputs[0]
         assert isinstance(bits, Bits)
         unpack(self._device, bits, tensor_of(outs[0]))

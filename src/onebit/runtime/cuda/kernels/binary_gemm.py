@@ -27,7 +27,7 @@ _FEW_ROWS_BESIDE_MMA = 8  # tensor cores are the faster from here on
 
 
 @dataclass(frozen=True)
-class Variant:
+class GemmVariant:
     """A kernel with its tile.
 
     Attributes:
@@ -60,7 +60,7 @@ class Variant:
         return Entry(f"binary_gemm/{self.kernel}.cu", f"binary_gemm_{self.kernel}", defines, self.targets)
 
 
-def wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, rate: float) -> Variant:
+def wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, rate: float) -> GemmVariant:
     """A variant of wgmma.cu; its macros are explained there."""
     macros = {
         "CONSUMERS": consumers,
@@ -70,7 +70,7 @@ def wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, ra
         "LEAD": lead,
     }
     rows = 64 * consumers
-    return Variant(
+    return GemmVariant(
         "wgmma",
         tuple(macros.items()),
         WITH_WGMMA,
@@ -83,11 +83,11 @@ def wgmma(consumers: int, columns: int, stages: int, cluster: int, lead: int, ra
     )
 
 
-def mma(down: int, across: int, fragments: int, stages: int, blocks: int, rate: float) -> Variant:
+def mma(down: int, across: int, fragments: int, stages: int, blocks: int, rate: float) -> GemmVariant:
     """A variant of mma.cu; its macros are explained there."""
     macros = {"WARPS_DOWN": down, "WARPS_ACROSS": across, "FRAGMENTS": fragments, "STAGES": stages}
     rows, columns = 16 * fragments * down, 64 * across
-    return Variant(
+    return GemmVariant(
         "mma",
         tuple(macros.items()),
         WITH_MMA,
@@ -109,23 +109,23 @@ MMA = (
     mma(down=2, across=4, fragments=4, stages=4, blocks=1, rate=0.7),
     mma(down=2, across=2, fragments=2, stages=4, blocks=2, rate=0.45),
 )
-POPC = Variant("popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, blocks=3)
+POPC = GemmVariant("popc", (), WITHOUT_MMA, 256, 2 * 64 * 144, 64, 64, blocks=3)
 FEW_ROWS = tuple(
-    Variant("few_rows", (("MAX_ROWS", rows),), TARGETS, 256, 128 * rows, rows, 32) for rows in _FEW_ROWS
+    GemmVariant("few_rows", (("MAX_ROWS", rows),), TARGETS, 256, 128 * rows, rows, 32) for rows in _FEW_ROWS
 )
 ENTRIES = tuple(
     variant.entry(epilogue) for variant in (*WGMMA, *MMA, POPC, *FEW_ROWS) for epilogue in MACROS.values()
 )
 
 
-def _time(variant: Variant, multiprocessors: int, rows: int, columns: int) -> float:
+def _time(variant: GemmVariant, multiprocessors: int, rows: int, columns: int) -> float:
     """How long a product takes, in output elements at the peak rate: rounds of tiles by the size of one."""
     tiles = -(-rows // (variant.tile_rows * variant.cluster)) * -(-columns // variant.tile_columns)
     at_once = max(1, multiprocessors // variant.cluster * variant.blocks)
     return -(-tiles // at_once) * variant.blocks * variant.tile_rows * variant.tile_columns / variant.rate
 
 
-def choose(capability: tuple[int, int], multiprocessors: int, rows: int, columns: int) -> Variant:
+def choose(capability: tuple[int, int], multiprocessors: int, rows: int, columns: int) -> GemmVariant:
     """The variant for a product of this shape on such a GPU."""
     if rows <= (_FEW_ROWS_BESIDE_MMA if capability >= (8, 0) else _FEW_ROWS[-1]):
         return next(variant for variant in FEW_ROWS if rows <= variant.tile_rows)
@@ -147,7 +147,7 @@ class BinaryGemm:
         weights: NDArray[np.uint32],
         count: int,
         epilogue: Epilogue | None = None,
-        variant: Variant | None = None,
+        variant: GemmVariant | None = None,
     ) -> None:
         """Put the weights and constants on the device.
 
@@ -184,13 +184,13 @@ class BinaryGemm:
         more = 0 if self._more is None else self._more.nbytes
         return self._weights.nbytes + self._column.nbytes + more
 
-    def variant(self, rows: int) -> Variant:
+    def variant(self, rows: int) -> GemmVariant:
         """What runs for this many rows."""
         return self._variant or choose(
             self._device.capability, self._device.multiprocessors, rows, self.columns
         )
 
-    def by(self, variant: Variant) -> BinaryGemm:
+    def by(self, variant: GemmVariant) -> BinaryGemm:
         """The same product, on the same weights in memory, always run by this variant."""
         other = copy(self)
         other._variant = variant
@@ -244,7 +244,7 @@ class BinaryGemm:
             raise ValueError(f"out has shape {tuple(data.shape)}, expected {shape}, contiguous")
         return data, sums
 
-    def _launch(self, variant: Variant, x: Bits, data: torch.Tensor, sums: torch.Tensor | None) -> None:
+    def _launch(self, variant: GemmVariant, x: Bits, data: torch.Tensor, sums: torch.Tensor | None) -> None:
         entry = variant.entry(MACROS[type(self._epilogue)])
         kernel = self._device.kernel(entry.file, entry.name, entry.defines)
         after: tuple[Argument, ...] = (
@@ -272,7 +272,7 @@ class BinaryGemm:
                 kernel, grid, variant.threads, variant.shared_bytes, x.data, self._weights, x.sums, *after
             )
 
-    def _blocks(self, variant: Variant, rows: int) -> int:
+    def _blocks(self, variant: GemmVariant, rows: int) -> int:
         """Blocks to launch. wgmma is persistent: as many as run at once, fewer if there are fewer tiles."""
         # Tiles cover the padding of a packed row too.
         columns = row_bytes(self.columns) * 8 if isinstance(self._epilogue, Threshold) else self.columns

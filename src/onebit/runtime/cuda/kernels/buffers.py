@@ -17,7 +17,7 @@ from onebit.runtime.cuda.device.interface import Argument, Device
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits, row_bytes
 
-Value = torch.Tensor | Bits
+DeviceValue = torch.Tensor | Bits
 
 TORCH_DTYPES = {
     DType.BITS: torch.int8,  # in and out of an engine: ±1, a byte each
@@ -58,21 +58,21 @@ class BufferForm:
             return cls(type_, rows, channels, nbytes, 8 * nbytes)
         return cls(type_, rows, channels, type_.nbytes, rows * channels)
 
-    def view(self, memory: torch.Tensor, batch: int) -> Value:
+    def view(self, memory: torch.Tensor, batch: int) -> DeviceValue:
         """The value of `batch` samples that lies at the beginning of `memory` (uint8)."""
         used = memory[: batch * self.nbytes]
         if self.type.dtype is DType.BITS:
             return Bits(used.view(batch * self.rows, -1), self.channels)
         return used.view(TORCH_DTYPES[self.type.dtype]).view(batch, *self.type.shape)
 
-    def alias(self, value: Value, batch: int) -> Value:
+    def alias(self, value: DeviceValue, batch: int) -> DeviceValue:
         """The same memory as a value of this form."""
         if isinstance(value, Bits):
             return Bits(value.data.view(batch * self.rows, -1), self.channels)
         return value.view(batch, *self.type.shape)
 
 
-def tensor_of(value: Value) -> torch.Tensor:
+def tensor_of(value: DeviceValue) -> torch.Tensor:
     """The memory of a value."""
     return value.data if isinstance(value, Bits) else value
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from onebit.program import DType, Node, Program, TensorType
 from onebit.runtime.cuda.device.interface import Device
-from onebit.runtime.cuda.kernels.buffers import Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.buffers import DeviceValue, launch_over, put, tensor_of
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry
 
@@ -42,7 +42,7 @@ class DirectProduct:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         target = tensor_of(outs[0])
         numbers = (target.numel(), *self._sizes, *self._attrs)

@@ -19,7 +19,7 @@ from onebit.program.tensors import Array
 from onebit.runtime.abi import Binary, Unary
 from onebit.runtime.builder import rounded_attributes
 from onebit.runtime.cuda.device.interface import Device
-from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.buffers import BufferForm, DeviceValue, launch_over, put, tensor_of
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits
 
@@ -182,7 +182,7 @@ class ElementwiseChain:
         """Bytes of the constants."""
         return sum(tensor.nbytes for tensor in self._constants)
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         chain = _ChainStruct.from_buffer_copy(self._chain)  # concurrent runs share self
         first = outs[0]
@@ -210,7 +210,7 @@ class ThresholdOp:
         """Bytes of the constants."""
         return self._thresholds.nbytes + self._flip.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         (out,) = outs
         assert isinstance(out, Bits)

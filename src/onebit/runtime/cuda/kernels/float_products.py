@@ -15,7 +15,7 @@ import torch
 
 from onebit.program import Node, Program
 from onebit.runtime.cuda.device.interface import Device
-from onebit.runtime.cuda.kernels.buffers import Value, put, tensor_of
+from onebit.runtime.cuda.kernels.buffers import DeviceValue, put, tensor_of
 
 
 @contextmanager
@@ -44,7 +44,7 @@ class FloatGemm:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         k, n = self._weights.shape
         with full_precision():
@@ -67,7 +67,7 @@ class FloatConv:
         """Bytes of the weights."""
         return self._weights.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         x = tensor_of(inputs[0]).permute(0, 3, 1, 2)
         top, bottom, left, right = self._padding

@@ -10,7 +10,7 @@ import torch
 
 from onebit.program import DType, TensorType
 from onebit.runtime.cuda.device.interface import Device
-from onebit.runtime.cuda.kernels.buffers import BufferForm, Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.buffers import BufferForm, DeviceValue, launch_over, put, tensor_of
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits
 
@@ -35,7 +35,7 @@ class ReshapeBits:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         (x,), (out,) = inputs, outs
         assert isinstance(x, Bits)
@@ -65,7 +65,7 @@ class Permute:
         """Bytes of the constants."""
         return 0 if self._table is None else self._table.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         (x,), (out,) = inputs, outs
         if not isinstance(x, Bits) or not isinstance(out, Bits):
@@ -90,7 +90,7 @@ class Concat:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         (out,) = outs
         if not isinstance(out, Bits):
@@ -113,6 +113,6 @@ class Copy:
     def __init__(self, form: BufferForm) -> None:
         self._form = form
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         tensor_of(outs[0]).copy_(tensor_of(inputs[0]))

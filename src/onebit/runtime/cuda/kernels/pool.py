@@ -10,7 +10,7 @@ import numpy as np
 from onebit.program import DType, Node, TensorType
 from onebit.program.tensors import Array
 from onebit.runtime.cuda.device.interface import Device
-from onebit.runtime.cuda.kernels.buffers import Value, launch_over, put, tensor_of
+from onebit.runtime.cuda.kernels.buffers import DeviceValue, launch_over, put, tensor_of
 from onebit.runtime.cuda.kernels.entry import Entry
 from onebit.runtime.cuda.kernels.pack import Bits, row_bytes
 from onebit.runtime.cuda.kernels.window_geometry import WindowGeometry, ints
@@ -49,7 +49,7 @@ class Pool:
         """Bytes of the constants."""
         return 0 if self._flip is None else self._flip.nbytes
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         target = tensor_of(outs[0])
         outputs = target.nbytes // 4 if isinstance(outs[0], Bits) else target.numel()
@@ -67,7 +67,7 @@ class ChannelMean:
         self._device = device
         self._channels = channels
 
-    def __call__(self, inputs: Sequence[Value], outs: Sequence[Value]) -> None:
+    def __call__(self, inputs: Sequence[DeviceValue], outs: Sequence[DeviceValue]) -> None:
         """Run on the current stream."""
         target = tensor_of(outs[0])
         rows = target.numel()
