@@ -458,7 +458,7 @@ def test_state_dicts_and_compilation() -> None:
 
 def test_the_example_of_the_page_runs_and_prints_its_table() -> None:
     page = (ROOT / "docs" / "binarize.md").read_text(encoding="utf-8")
-    code, table = re.findall(r"^```(?:python)?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:2]
+    code, table = re.findall(r"^```(?:python|text)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:2]
     printed: list[str] = []
     exec(compile(code, "binarize.md", "exec"), {"print": lambda report: printed.append(str(report))})
     assert table.splitlines() == printed[0].splitlines()
