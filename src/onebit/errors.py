@@ -47,6 +47,10 @@ class ExportError(OnebitError, ValueError):
     """A Program has no such form, or was asked for in one that does not exist. The message says why."""
 
 
+class MissingPackageError(OnebitError, ImportError):
+    """A package is not installed that this needs. The message says which, and how to install it."""
+
+
 class FileKindError(OnebitError, OSError):
     """A path leads to a folder, a pipe, a socket or a device where a regular file is needed."""
 

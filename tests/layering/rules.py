@@ -45,7 +45,12 @@ ROOMS = {
     "nn": _room("", "torch"),
     "optim": _room("", "torch"),
     "models": _room("nn", "torch"),
-    "data": _room("", "numpy torch", "datasets huggingface_hub fsspec pyarrow sklearn PIL soundfile"),
+    "data": _room(
+        "",
+        "numpy",
+        "datasets huggingface_hub fsspec pyarrow sklearn PIL soundfile",
+        (("streaming*", "torch"), ("tensor_splits*", "torch"), ("whiten*", "torch")),
+    ),
     "train": _room("nn optim models data ops", "numpy torch", "tqdm matplotlib tensorboard"),
     "lowering": _room("nn program", "numpy torch"),
     "runtime": _room("program", "numpy", only_in=(("cuda*", "torch"), ("cuda*", "cuda"))),
@@ -59,8 +64,9 @@ ROOMS = {
     ),
 }
 
-# Modules beside the rooms: any room may import them, and they import the standard library and each other.
-LEAVES = {"errors", "user_files"}
+# Modules beside the rooms, which any room may import, and the packages that each may import besides the
+# standard library and the other leaves.
+LEAVES = {"errors": "", "user_files": "", "needs_torch": "torch"}
 
 # Names that `onebit/__init__.py` resolves lazily, and the room or leaf that each one opens.
 LAZY_NAMES = {
@@ -75,6 +81,7 @@ LAZY_NAMES = {
     "EngineError": "errors",
     "ExportError": "errors",
     "FileKindError": "errors",
+    "MissingPackageError": "errors",
     "OnebitError": "errors",
     "ProgramError": "errors",
     "RecipeError": "errors",
@@ -141,7 +148,7 @@ def violations(path: Path, package_root: Path) -> list[str]:
         if relative.stem not in LEAVES:
             return [f"{relative}: a module outside every room; move it into one"]
     room_name = Path(relative.parts[0]).stem
-    room = _room() if room_name in LEAVES else ROOMS.get(room_name)
+    room = _room("", LEAVES[room_name]) if room_name in LEAVES else ROOMS.get(room_name)
     if room is None:
         return [
             f"{relative}: {room_name!r} is no room of docs/architecture.md; add it to tests/layering/rules.py"

@@ -41,6 +41,8 @@ def test_import_onebit_opens_no_shared_library_and_no_room() -> None:
         "import onebit\nonebit.Engine\n",
         "import onebit.cli\n",
         "import onebit.data.wav\n",
+        "import onebit.data.pictures, onebit.data.crops\n",
+        "import onebit.data\nonebit.data.load_arrays\n",
     ],
 )
 def test_running_a_packed_model_needs_no_training_package(code: str) -> None:

@@ -24,6 +24,7 @@ KINDS = {
     "EngineError": RuntimeError,
     "ExportError": ValueError,
     "FileKindError": OSError,
+    "MissingPackageError": ImportError,
     "ProgramError": ValueError,
     "RecipeError": ValueError,
     "TrainError": ValueError,

@@ -20,6 +20,7 @@ from onebit.cli.runs import PREPARATION, existing_run, prepared_as
 from onebit.cli.show import print_json, table
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from onebit.program import Program
@@ -81,7 +82,7 @@ class _Test:
 
     name: str
     input_shape: tuple[int, ...]
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]]
+    batches: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 def _data(args: argparse.Namespace, run_dir: Path | None, program: Program) -> _Test:
@@ -111,27 +112,29 @@ def _opened(name: str, data_dir: str | None, prepared: dict[str, Any]) -> _Test:
 
         size, channels = prepared["image_size"], prepared.get("channels") or 3
         stream = data.open_stream(name, data_dir, image_size=size, channels=channels)
-        return _Test(stream.name, stream.input_shape, in_order(stream, stream.test, workers=worker_count()))
-    splits = data.load(name, data_dir, **prepared)
+        tensors = in_order(stream, stream.test, workers=worker_count())
+        batches = ((images.numpy(), labels.numpy()) for images, labels in tensors)
+        return _Test(stream.name, stream.input_shape, batches)
+    splits = data.load_arrays(name, data_dir, **prepared)
     return _Test(splits.name, splits.input_shape, iter([(splits.test.images, splits.test.labels)]))
 
 
 def _compare(model: torch.nn.Module | None, program: Program, test: _Test, threads: int) -> dict[str, Any]:
-    import torch
-
     from onebit.cli.runs import packed_scores, torch_scores
     from onebit.runtime import Engine
 
     engine = Engine(program, threads=threads)
     if model is not None:
+        import torch
+
         torch.set_num_threads(threads)
     count: Counter[str] = Counter()
     for images, labels in test.batches:
-        scores = {"pytorch": torch_scores(model, images)} if model is not None else {}
-        scores["packed"] = packed_scores(engine, images.numpy())
+        scores = {"pytorch": torch_scores(model, torch.from_numpy(images))} if model is not None else {}
+        scores["packed"] = packed_scores(engine, images)
         count["images"] += len(labels)
         for name, values in scores.items():
-            count[name] += int((values.argmax(axis=1) == labels.numpy()).sum())
+            count[name] += int((values.argmax(axis=1) == labels).sum())
         if model is not None:
             first, second = scores.values()
             count["predictions"] += int((first.argmax(axis=1) != second.argmax(axis=1)).sum())

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
+from importlib import resources
+from operator import itemgetter
 from typing import Any
 
 from onebit.cli.options import add_data, add_threads
@@ -84,14 +87,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list_recipes(*, as_json: bool) -> int:
-    from onebit.train import load_recipe, recipe_names
-
-    recipes = [load_recipe(name) for name in recipe_names()]
+    # Read here, since onebit.train needs PyTorch, and a list does not.
+    folder = resources.files("onebit") / "train" / "recipes"
+    texts = [file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".toml")]
+    recipes = sorted(map(tomllib.loads, texts), key=itemgetter("name"))
+    summaries = {recipe["name"]: recipe["summary"] for recipe in recipes}
     if as_json:
-        print_json([{"name": recipe.name, "summary": recipe.summary} for recipe in recipes])
+        print_json([{"name": name, "summary": summary} for name, summary in summaries.items()])
         return 0
-    width = max(len(recipe.name) for recipe in recipes)
-    for recipe in recipes:
-        print(f"{recipe.name:{width}}  {recipe.summary}")
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:{width}}  {summary}")
     print("\nonebit train RECIPE trains one of them, or a TOML file of your own.")
     return 0

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from onebit.data.folder import FileKind, class_parts
-from onebit.data.splits import Split, Splits, make_splits
+from onebit.data.splits import Array, ArraySplit, ArraySplits, make_splits
 from onebit.data.wav import SAMPLE_RATE, read_clip
 from onebit.errors import DataError
 
@@ -26,7 +25,7 @@ _WAV = FileKind("WAV file", frozenset({".wav"}), _LAYOUT)
 
 def load_audio_folder(
     root: Path, name: str, *, validation: int, sample_rate: int = SAMPLE_RATE, samples: int = SAMPLES
-) -> Splits:
+) -> ArraySplits:
     """Read a folder of WAV files: clips as float32 (N, 1, samples) in [-1, 1], labels int64 (N,).
 
     Every clip is brought to `sample_rate` (Hz), and to `samples` of it: a shorter one stands in the middle
@@ -43,7 +42,7 @@ def load_audio_folder(
     takes = _take_files(root)
     classes, parts = _take_parts(takes) if takes else class_parts(root, _WAV)
     splits = {
-        what: Split(_clips(paths, sample_rate, samples), torch.from_numpy(labels))
+        what: ArraySplit(_clips(paths, sample_rate, samples), labels)
         for what, (paths, labels) in parts.items()
     }
     return make_splits(
@@ -57,9 +56,9 @@ def load_audio_folder(
     )
 
 
-def _clips(paths: list[Path], sample_rate: int, samples: int) -> torch.Tensor:
+def _clips(paths: list[Path], sample_rate: int, samples: int) -> Array:
     clips = np.stack([read_clip(path, sample_rate, samples) for path in paths])
-    return torch.from_numpy(clips[:, None])
+    return clips[:, None]
 
 
 def _is_wav(path: Path) -> bool:

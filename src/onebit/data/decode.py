@@ -1,4 +1,4 @@
-"""Encoded image files → one uint8 tensor (N, C, H, W)."""
+"""Encoded image files → one uint8 array (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
-from onebit.data.pictures import read_picture
+from onebit.data.pictures import Pixels, read_picture
 from onebit.errors import DataError
 
 Size: TypeAlias = int | tuple[int, int]
@@ -20,8 +19,8 @@ def decode_images(
     *,
     image_size: Size | None = None,
     channels: int | None = None,
-) -> torch.Tensor:
-    """Decode image files (their bytes, or their paths) into a uint8 tensor (N, C, H, W).
+) -> Pixels:
+    """Decode image files (their bytes, or their paths) into a uint8 array (N, C, H, W).
 
     `places[i]` is what an error calls image i. C is `channels` (1 or 3) or, when None, 1 if every image is
     grey and 3 otherwise. Without `image_size` all images must have one size; with it (an int for a square, or
@@ -50,7 +49,7 @@ def decode_images(
         arrays = [np.repeat(a[:, :, None], 3, axis=2) if a.ndim == 2 else a for a in arrays]
     batch = np.stack(arrays)
     batch = batch[:, None] if batch.ndim == 3 else batch.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(batch))
+    return np.ascontiguousarray(batch)
 
 
 def _as_size(image_size: Size | None) -> tuple[int, int] | None:

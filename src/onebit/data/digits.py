@@ -9,24 +9,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.data.splits import ArraySplit, ArraySplits, fixed_permutation, make_splits
 from onebit.errors import DataError
 
 TEST_IMAGES = 360
 
 
-def load_digits(validation: int) -> Splits:
+def load_digits(validation: int) -> ArraySplits:
     """1,437 training images, of which `validation` are held out, and 360 test images, always the same ones.
 
     Pixel values 0 … 16 become bytes round(v·255/16).
     """
     values, digits = _read()
     pixels = (values.astype(np.int64) * 255 + 8) // 16
-    images = torch.from_numpy(pixels.astype(np.uint8)).unsqueeze(1)
-    labels = torch.from_numpy(digits.astype(np.int64))
-    every = Split(images, labels)
+    every = ArraySplit(pixels.astype(np.uint8)[:, None], digits.astype(np.int64))
     order = fixed_permutation(len(every))
     return make_splits(
         "digits",

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
 
 from onebit.data.decode import Size, decode_images
 from onebit.data.pictures import SUFFIXES
-from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.data.splits import ArraySplit, ArraySplits, fixed_permutation, make_splits
 from onebit.errors import DataError
 
 Labels: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -45,7 +44,7 @@ IMAGES = FileKind(
 
 def load_image_folder(
     root: Path, name: str, *, validation: int, image_size: Size | None, channels: int | None
-) -> Splits:
+) -> ArraySplits:
     """Read the images of `root` in the layout of `class_parts`."""
     classes, parts = class_parts(root, IMAGES)
     # All parts are decoded together, so that they agree on grey or colour.
@@ -53,10 +52,10 @@ def load_image_folder(
     images = decode_images(
         [str(p) for p in every], [str(p) for p in every], image_size=image_size, channels=channels
     )
-    splits: dict[str, Split] = {}
+    splits: dict[str, ArraySplit] = {}
     start = 0
     for what, (part, part_labels) in parts.items():
-        splits[what] = Split(images[start : start + len(part)], torch.from_numpy(part_labels))
+        splits[what] = ArraySplit(images[start : start + len(part)], part_labels)
         start += len(part)
     return make_splits(
         name,
@@ -168,7 +167,7 @@ def _hold_out_test(
                 f"{root}: class {name!r} has one {kind.noun}; without a test/ folder each class needs two or"
                 " more"
             )
-        chosen = fixed_permutation(len(members)).numpy()[: max(1, len(members) // _TEST_SHARE)]
+        chosen = fixed_permutation(len(members))[: max(1, len(members) // _TEST_SHARE)]
         is_test[members[chosen]] = True
     return {
         what: ([p for p, m in zip(paths, mask, strict=True) if m], labels[mask])

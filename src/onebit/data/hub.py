@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from onebit.data.decode import Size, decode_images
-from onebit.data.splits import Split, Splits, fixed_permutation, make_splits
+from onebit.data.splits import ArraySplit, ArraySplits, fixed_permutation, make_splits
 from onebit.errors import DataError
 from onebit.user_files import check_regular
 
@@ -55,13 +54,13 @@ def load_hub_set(
     image_size: Size | None,
     channels: int | None,
     extra: bool = False,
-) -> Splits:
+) -> ArraySplits:
     """Load `source` from the hub, or from the parquet files of `folder` when one is given.
 
     With `extra` its split "extra" follows the training images.
     """
     tables = _open(name, source, folder, extra=extra)
-    splits: dict[str, Split] = {}
+    splits: dict[str, ArraySplit] = {}
     classes: tuple[str, ...] = ()
     image_column, label_column = find_columns(name, source, tables["train"].features)
     for what, table in tables.items():
@@ -85,13 +84,15 @@ def load_hub_set(
     )
 
 
-def _joined(first: Split, second: Split) -> Split:
+def _joined(first: ArraySplit, second: ArraySplit) -> ArraySplit:
     if first.images.shape[1:] != second.images.shape[1:]:
         raise DataError(
             f"the images of 'train' are {tuple(first.images.shape[1:])}, those of 'extra'"
             f" {tuple(second.images.shape[1:])}; give image_size= to bring all to one size"
         )
-    return Split(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))
+    return ArraySplit(
+        np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels])
+    )
 
 
 def _open(name: str, source: HubSet, folder: Path | None, *, extra: bool) -> dict[str, Any]:
@@ -260,7 +261,7 @@ def _read(
     label_column: str,
     image_size: Size | None,
     channels: int | None,
-) -> tuple[Split, tuple[str, ...]]:
+) -> tuple[ArraySplit, tuple[str, ...]]:
     """Decode one table by column."""
     import datasets
 
@@ -277,7 +278,7 @@ def _read(
         encoded.append(item)
     places = [f"{place}, row {row}" for row in range(len(encoded))]
     images = decode_images(encoded, places, image_size=image_size, channels=channels)
-    return Split(images, torch.from_numpy(labels.copy())), _class_names(place, feature, labels)
+    return ArraySplit(images, labels.copy()), _class_names(place, feature, labels)
 
 
 def _class_names(place: str, feature: Any, labels: np.ndarray[Any, Any]) -> tuple[str, ...]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onebit.data.audio import SAMPLES, load_audio_folder
 from onebit.data.decode import Size
 from onebit.data.digits import load_digits
 from onebit.data.folder import LAYOUT_HELP, load_image_folder
 from onebit.data.hub import KNOWN, HubSet, load_hub_set
-from onebit.data.splits import Splits
+from onebit.data.splits import ArraySplits
 from onebit.data.wav import SAMPLE_RATE
-from onebit.data.whiten import whiten as whitened
 from onebit.errors import DataError
+
+if TYPE_CHECKING:
+    from onebit.data.tensor_splits import Splits
 
 _NO_FSDD = (
     "the data set 'fsdd' is read from a folder of WAV files: get the Free Spoken Digit Dataset"
@@ -51,6 +53,35 @@ def load(
 
     Raises `DataError` when the data set cannot be had, naming what to do.
     """
+    from onebit.data.tensor_splits import as_tensors
+
+    arrays = load_arrays(
+        name,
+        data_dir,
+        validation=validation,
+        image_size=image_size,
+        channels=channels,
+        sample_rate=sample_rate,
+        samples=samples,
+        whiten=whiten,
+        extra=extra,
+    )
+    return as_tensors(arrays)
+
+
+def load_arrays(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    validation: int = 0,
+    image_size: Size | None = None,
+    channels: int | None = None,
+    sample_rate: int | None = None,
+    samples: int | None = None,
+    whiten: bool | None = None,
+    extra: bool | None = None,
+) -> ArraySplits:
+    """`load` in NumPy arrays: works without PyTorch, except to whiten."""
     splits = _load(
         name,
         data_dir,
@@ -59,7 +90,12 @@ def load(
         of_sounds={"sample_rate": sample_rate, "samples": samples},
         extra=bool(extra),
     )
-    return whitened(splits) if whiten else splits
+    if not whiten:
+        return splits
+    from onebit.data.tensor_splits import as_arrays, as_tensors
+    from onebit.data.whiten import whiten as whitened
+
+    return as_arrays(whitened(as_tensors(splits)))
 
 
 def _load(
@@ -70,7 +106,7 @@ def _load(
     of_images: dict[str, Any],
     of_sounds: dict[str, Any],
     extra: bool,
-) -> Splits:
+) -> ArraySplits:
     if validation < 0:
         raise DataError(f"validation={validation}: give the number of training images to hold out, 0 or more")
     if of_images["channels"] not in (None, 1, 3):

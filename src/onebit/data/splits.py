@@ -1,48 +1,46 @@
-"""What every data set becomes: whole splits in memory, images as bytes, sounds as floats."""
+"""What every data set becomes: whole splits in memory, images as bytes, sounds as floats. NumPy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from onebit.errors import DataError
 
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
 
 @dataclass(frozen=True)
-class Split:
+class ArraySplit:
     """`images`: uint8 (N, C, H, W), contiguous; `labels`: int64 (N,), each in 0 … classes − 1.
 
     Of a data set of sounds `images` holds the samples instead: float32 (N, 1, L), in [-1, 1].
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Array
+    labels: Array
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: torch.Tensor) -> Split:
+    def take(self, index: Array) -> ArraySplit:
         """The images at `index` (int64), in that order, as a split of its own."""
-        return Split(self.images[index], self.labels[index])
-
-    def to(self, device: torch.device | str) -> Split:
-        """The same split on `device` (the very same tensors if they are there already)."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return ArraySplit(self.images[index], self.labels[index])
 
 
 @dataclass(frozen=True)
-class Splits:
+class ArraySplits:
     """A data set: `train`, `test`, and `validation` where some training images are held out for choosing.
 
     `classes[i]` is the name of label i. All splits have the same image shape.
     """
 
     name: str
-    train: Split
-    validation: Split | None
-    test: Split
+    train: ArraySplit
+    validation: ArraySplit | None
+    test: ArraySplit
     classes: tuple[str, ...]
 
     @property
@@ -53,14 +51,14 @@ class Splits:
 
 def make_splits(
     name: str,
-    train: Split,
-    test: Split,
+    train: ArraySplit,
+    test: ArraySplit,
     classes: tuple[str, ...],
     *,
     validation: int,
-    given: Split | None = None,
+    given: ArraySplit | None = None,
     shuffled: bool,
-) -> Splits:
+) -> ArraySplits:
     """Join the parts, holding out `validation` images of `train` unless the set brings its own (`given`).
 
     With `shuffled` the held-out images are drawn by a fixed permutation (data sorted by class would otherwise
@@ -70,24 +68,24 @@ def make_splits(
         if split is not None:
             _check(name, what, split, tuple(train.images.shape[1:]), len(classes))
     if given is not None or validation == 0:
-        return Splits(name, train, given, test, classes)
+        return ArraySplits(name, train, given, test, classes)
     if not 0 < validation < len(train):
         raise DataError(
             f"{name}: {validation} validation images were asked for, of {len(train)} training images;"
             f" ask for 0 to {len(train) - 1} (data.validation)"
         )
-    order = fixed_permutation(len(train)) if shuffled else torch.arange(len(train))
-    keep, held = order[:-validation].sort().values, order[-validation:].sort().values
-    return Splits(name, train.take(keep), train.take(held), test, classes)
+    order = fixed_permutation(len(train)) if shuffled else np.arange(len(train))
+    keep, held = np.sort(order[:-validation]), np.sort(order[-validation:])
+    return ArraySplits(name, train.take(keep), train.take(held), test, classes)
 
 
-def fixed_permutation(count: int, seed: int = 0) -> torch.Tensor:
+def fixed_permutation(count: int, seed: int = 0) -> Array:
     """A permutation (int64) of 0 … count − 1 that is the same on every machine and every version."""
     # RandomState's stream is the one that NumPy promises never to change.
-    return torch.from_numpy(np.random.RandomState(seed).permutation(count).astype(np.int64))
+    return np.random.RandomState(seed).permutation(count).astype(np.int64)
 
 
-def _check(name: str, what: str, split: Split, shape: tuple[int, ...], classes: int) -> None:
+def _check(name: str, what: str, split: ArraySplit, shape: tuple[int, ...], classes: int) -> None:
     if len(split) == 0:
         raise DataError(f"{name}: the {what} split has no images")
     if tuple(split.images.shape[1:]) != shape:

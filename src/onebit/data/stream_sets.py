@@ -77,7 +77,7 @@ def split_off(name: str, part: Part, count: int) -> tuple[Part, Part]:
             f"{name}: {count} validation images were asked for, of {len(part)} training images; ask for 0 to"
             f" {len(part) - 1} (data.validation)"
         )
-    order = fixed_permutation(len(part.chunks)).numpy()
+    order = fixed_permutation(len(part.chunks))
     sizes = part.chunks[order, 2] - part.chunks[order, 1]
     whole = int(np.searchsorted(np.cumsum(sizes), count, side="right"))
     held, kept = part.chunks[np.sort(order[:whole])], part.chunks[np.sort(order[whole:])]

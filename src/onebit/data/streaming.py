@@ -7,13 +7,15 @@ for images, labels in batches.iterate(): ...
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch
+
+# isort: split
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from onebit.data.crops import Crops, read_window

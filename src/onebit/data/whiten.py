@@ -11,12 +11,14 @@ are held out changes nothing.
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch
+
+# isort: split
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from onebit.data.splits import Split, Splits
+from onebit.data.tensor_splits import Split, Splits
 from onebit.errors import DataError
 
 _NORM, _FILTER_BIAS, _MIN_NORM = 55.0, 0.1, 1e-8

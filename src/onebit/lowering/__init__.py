@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.errors import ConversionError, Problem
 from onebit.lowering.convert import convert
 

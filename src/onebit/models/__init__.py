@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.models.alexnet import AlexNet
 from onebit.models.binaryconnect_convnet import BinaryConnectConvNet
 from onebit.models.binaryconnect_mlp import BinaryConnectMlp

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.nn import markers, quantizers
 from onebit.nn.activations import RPReLU, RSign
 from onebit.nn.batch_norm import BatchNormFeatures, reestimate_batch_norm_

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.ops import cpu, cuda, operators, plain, prepared
 from onebit.ops.layers import PackedConv1d, PackedConv2d, PackedLinear
 from onebit.ops.pack_model import pack

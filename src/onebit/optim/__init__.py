@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.optim.bop import Bop, binarize_latent_weights_
 from onebit.optim.latent import (
     center_latent_weights_,

@@ -1,5 +1,8 @@
 """Training: recipes, the loop, checkpoints that survive a kill, and what a run leaves behind."""
 
+from onebit.needs_torch import torch  # noqa: F401
+
+# isort: split
 from onebit.errors import CheckpointError, RecipeError, TrainError
 from onebit.train.batches import Batches, BatchSource
 from onebit.train.distributed import is_main_process
