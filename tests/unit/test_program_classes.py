@@ -111,6 +111,9 @@ def test_commands_show_names(model: nn.Module, tmp_path: Path, capsys: pytest.Ca
     assert [sample["input"] for sample in shown["samples"]] == [str(path) for path in pictures]
     assert [sample["name"] for sample in shown["samples"]] == [NAMES[number] for number in best]
     assert shown["values"] == document["values"]
+    replace(program, metadata={"classes": ["0", "1", "2"]}).save(file)
+    assert out("run", file, batch).startswith(f"sample 0: class {best[0]}   scores")
+    program.save(file)
     listed = out("inspect", file)
     assert "classes   0 tench, Tinca tinca, 1 Größe, 2 金魚\n" in listed
     assert json.loads(out("inspect", file, "--json"))["metadata"]["classes"] == NAMES

@@ -106,7 +106,8 @@ def _show(output: npt.NDArray[Any], inputs: list[str], classes: Sequence[str]) -
     for index, scores in enumerate(output[:_MAX_SHOWN]):
         name = _name_of(index, len(output), inputs)
         best = int(scores.argmax())
-        title = f"{best} ({classes[best]})" if classes else f"{best}"
+        named = classes and classes[best] != str(best)  # digits are called by their numbers
+        title = f"{best} ({classes[best]})" if named else f"{best}"
         values = " ".join(f"{value:.4g}" for value in scores[:_MAX_SHOWN])
         more = " …" if len(scores) > _MAX_SHOWN else ""
         print(f"{name}: class {title}   scores {values}{more}")
