@@ -11,8 +11,11 @@ from onebit.program import verify
 from onebit.program.fusion import fuse
 from onebit.runtime import Engine
 from onebit.runtime.builder import ENGINE_OPS
+from onebit.runtime.library import SHARING_VARIABLE
 from parity.agreement_engine import IMAGE_OPS, compare, run
+from parity.random_images import ImageMaker
 from parity.random_programs import ProgramMaker
+from program_samples import bytes_mlp, feed
 
 SEEDS = range(60)
 BATCHES = (1, 2, 5, 67)
@@ -55,10 +58,34 @@ def test_the_seeds_cover_every_op_and_every_epilogue() -> None:
     assert longest >= 4, "no GEMM took to_float and two more steps"
 
 
+@pytest.mark.idle_threads  # whoever is free takes a share: on a busy machine the caller may take them all
+def test_threads_share_as_users_have_it(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the sharing that tests force: small ops by the caller alone, the shares of large ones by whoever
+    is free, in any order from run to run."""
+    monkeypatch.delenv(SHARING_VARIABLE)
+    for maker, ops in (
+        (ProgramMaker(2), 14),
+        (ProgramMaker(5), 14),
+        (ImageMaker(3), 12),
+        (ImageMaker(8), 12),
+    ):
+        program = maker.make(ops=ops)
+        for threads in (2, 3):
+            with Engine(program, threads=threads, isa=isa) as engine:
+                for batch in (1, 5, 67):
+                    compare(program, engine, maker.feed(batch), f"{isa}, {threads} threads, batch {batch}")
+    wide = bytes_mlp(784, 1024, 33)
+    (x,) = feed(wide, 300)
+    for threads in (2, 3):
+        with Engine(wide, threads=threads, isa=isa) as engine:
+            for _ in range(5):
+                compare(wide, engine, [x], f"{isa}, {threads} threads, wide")
+
+
 def test_a_row_does_not_depend_on_its_batch(isa: str) -> None:
     """A sample gives the same bytes alone, in a chunk and across chunks, whatever the thread count."""
     rng = np.random.default_rng(5)
-    from program_samples import bytes_mlp, float_zoo
+    from program_samples import float_zoo
 
     for program, shapes in (
         (bytes_mlp(70, 65, 33), [(600, 70)]),
