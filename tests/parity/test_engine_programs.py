@@ -15,7 +15,7 @@ from onebit.runtime.library import SHARING_VARIABLE
 from parity.agreement_engine import IMAGE_OPS, compare, run
 from parity.random_images import ImageMaker
 from parity.random_programs import ProgramMaker
-from program_samples import bytes_mlp, feed
+from program_samples import bytes_mlp, feed, float_zoo
 
 SEEDS = range(60)
 BATCHES = (1, 2, 5, 67)
@@ -60,8 +60,8 @@ def test_the_seeds_cover_every_op_and_every_epilogue() -> None:
 
 @pytest.mark.idle_threads  # whoever is free takes a share: on a busy machine the caller may take them all
 def test_threads_share_as_users_have_it(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the sharing that tests force: small ops by the caller alone, the shares of large ones by whoever
-    is free, in any order from run to run."""
+    """Without the sharing that tests force: small ops by the caller alone, the shares of large ones by
+    whoever is free, in any order from run to run."""
     monkeypatch.delenv(SHARING_VARIABLE)
     for maker, ops in (
         (ProgramMaker(2), 14),
@@ -85,8 +85,6 @@ def test_threads_share_as_users_have_it(isa: str, monkeypatch: pytest.MonkeyPatc
 def test_a_row_does_not_depend_on_its_batch(isa: str) -> None:
     """A sample gives the same bytes alone, in a chunk and across chunks, whatever the thread count."""
     rng = np.random.default_rng(5)
-    from program_samples import float_zoo
-
     for program, shapes in (
         (bytes_mlp(70, 65, 33), [(600, 70)]),
         (float_zoo(66, 33), [(600, 1, 2, 33), (600, 66)]),
