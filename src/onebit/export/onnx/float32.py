@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onebit.export.float_ops import FloatNetwork, FloatOp, NotComparable, spread
+from onebit.export.onnx.writer import pads_of
 from onebit.program.tensors import Array
 
 _OPSET = 17
@@ -86,7 +87,7 @@ class _FloatWriter:
         names = [self.op.inputs[0], self.constant("weight", weight)]
         if "bias" in self.op.arrays:
             names.append(self.constant("bias", self.op.arrays["bias"]))
-        pads = _pads(attrs["padding"])
+        pads = pads_of(attrs["padding"])
         if attrs["padding_value"] and any(pads):
             yield self._pad(names[0], pads, attrs["padding_value"])
             names[0], pads = f"{self.out}/padded", [0, 0, 0, 0]
@@ -139,7 +140,7 @@ class _FloatWriter:
 
     def _max_pool(self) -> Nodes:
         attrs, source = self.op.attrs, self.op.inputs[0]
-        pads, kernel = _pads(attrs["padding"]), list(attrs["kernel"])
+        pads, kernel = pads_of(attrs["padding"]), list(attrs["kernel"])
         if any(pad >= size for pad, size in zip(pads, kernel * 2, strict=True)):  # ONNX Runtime refuses those
             yield self._pad(source, pads, -np.inf)
             source, pads = f"{self.out}/padded", [0, 0, 0, 0]
@@ -162,7 +163,7 @@ class _FloatWriter:
             "AveragePool",
             kernel_shape=list(attrs["kernel"]),
             strides=list(attrs["stride"]),
-            pads=_pads(attrs["padding"]),
+            pads=pads_of(attrs["padding"]),
             count_include_pad=attrs["count_include_pad"],
         )
 
@@ -189,9 +190,3 @@ class _FloatWriter:
         second = self.constant("other", op.arrays["other"]) if op.arrays else op.inputs[1]
         pair = [op.inputs[0], second]
         yield op.form.onnx, pair[::-1] if op.attrs.get("swapped") else pair, self.out, {}
-
-
-def _pads(padding: tuple[int, int, int, int]) -> list[int]:
-    """Top, bottom, left, right as ONNX has them: all that begin, then all that end."""
-    top, bottom, left, right = padding
-    return [top, left, bottom, right]
