@@ -80,7 +80,7 @@ def test_linear(k: int, options: dict[str, Any]) -> None:
     layer = scrambled(BinaryLinear(k, 33, **options))
     packed = assert_same(layer, numbers(7, k))
     assert isinstance(packed, PackedLinear)
-    assert packed.weight.dtype == torch.int32
+    assert packed.bits.dtype == torch.int32
     for shape in ((k,), (2, 3, k), (0, k)):
         assert_same(layer, numbers(*shape), packed)
     assert_same(layer, numbers(k, 5).t(), packed)
@@ -274,16 +274,16 @@ def test_copies_pickles_and_state_dicts() -> None:
     other.load_state_dict(torch.load(buffer, weights_only=True))
     for made in (other, copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
         assert_same(model, x, made)
-        assert made[2].weight.data_ptr() != packed[2].weight.data_ptr()
+        assert made[2].bits.data_ptr() != packed[2].bits.data_ptr()
 
 
 def test_float_weights_do_not_load_into_a_packed_model() -> None:
     for layer in (BinaryLinear(1, 3), BinaryLinear(40, 3)):  # the first has as many words as weights
         packed = onebit.pack(nn.Sequential(layer).eval())
-        before = packed[0].weight.clone()
+        before = packed[0].bits.clone()
         with pytest.raises(RuntimeError, match=r"0.weight is torch.float32.*before packing"):
             packed.load_state_dict(nn.Sequential(layer).state_dict())
-        assert torch.equal(packed[0].weight, before)
+        assert torch.equal(packed[0].bits, before)
 
 
 def test_shared_layers_stay_shared() -> None:
@@ -379,5 +379,5 @@ def test_a_model_packed_in_inference_mode_runs_outside() -> None:
     model = small()
     with torch.inference_mode():
         packed = onebit.pack(model)
-    assert not packed[2].weight.is_inference()
+    assert not packed[2].bits.is_inference()
     assert_same(model, numbers(2, 3, 8, 8), packed)

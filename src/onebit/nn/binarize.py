@@ -51,23 +51,28 @@ Skip = LayerRule | Iterable[LayerRule]
 _REPORT = "_onebit_binarize_report"
 
 
+# What model code asks a torch.nn layer for: weight, bias, and what it was made with, by torch's own lists.
+_ANSWERS = {"weight", "bias"}.union(nn.Linear.__constants__, nn.Conv1d.__constants__, ("transposed",))
+
+
 class NormedLayer(nn.Sequential):
     """A BatchNorm and the binary layer behind it, in the place of one float layer: `norm`, `product`.
 
-    x as the float layer took it -> as the float layer gave it. `weight` and `bias` are the binary layer's,
-    for code that asks for their dtype or device.
+    x as the float layer took it -> as the float layer gave it. `weight`, `bias`, `in_features`, `stride` and
+    whatever else the float layer was asked for are those of the binary layer, to read and to set.
     """
 
     def __init__(self, norm: nn.Module, product: BinaryLayer) -> None:
         super().__init__(OrderedDict(norm=norm, product=product))
 
-    @property
-    def weight(self) -> nn.Parameter:
-        return cast(BinaryLayer, self.product).weight
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._modules["product"], name) if name in _ANSWERS else super().__getattr__(name)
 
-    @property
-    def bias(self) -> nn.Parameter | None:
-        return cast("nn.Parameter | None", cast(BinaryLayer, self.product).bias)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _ANSWERS:
+            setattr(self._modules["product"], name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 def binarize(

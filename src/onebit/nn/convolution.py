@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onebit.nn.binary_layer import BinaryLayer, Init, InputScale, WeightScale, check_count
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["BinaryConv1d", "BinaryConv2d", "padded"]
 
@@ -51,6 +52,7 @@ class _BinaryConvNd(BinaryLayer):
     """The body of BinaryConv1d and BinaryConv2d, over `axes` image axes."""
 
     axes: int
+    transposed = False
     box: Tensor | None
 
     def __init__(
@@ -108,16 +110,33 @@ class _BinaryConvNd(BinaryLayer):
         self.kernel_size = kernel
         self.stride = _per_axis("stride", stride, self.axes, 1)
         self.dilation = _per_axis("dilation", dilation, self.axes, 1)
-        self.padding, self.padding_after = self._paddings(padding)
+        self.padding = padding
         self.groups = groups
         self.padding_value = padding_value
-        pools = self.padding == self.padding_after and all(
-            d == 1 and 2 * p <= k for d, p, k in zip(self.dilation, self.padding, kernel, strict=True)
+        self.output_padding = (0,) * self.axes
+        pools = self.padding_before == self.padding_after and all(
+            d == 1 and 2 * p <= k for d, p, k in zip(self.dilation, self.padding_before, kernel, strict=True)
         )
         box = None
         if input_scale and not pools:
             box = torch.full((1, 1, *kernel), 1 / math.prod(kernel), device=device, dtype=dtype)
         self.register_buffer("box", box, persistent=False)
+
+    @property
+    def padding(self) -> tuple[int, ...] | str:
+        """As in torch.nn: one number an axis, "same" or "valid". `padding_before` and `padding_after` say
+        what that comes to at both ends of each axis."""
+        return self._padding
+
+    @padding.setter
+    def padding(self, padding: Padding) -> None:
+        self.padding_before, self.padding_after = self._paddings(padding)
+        self._padding = padding if isinstance(padding, str) else self.padding_before
+
+    @property
+    def padding_mode(self) -> str:
+        """As in torch.nn: "zeros"; "constant" with another `padding_value`."""
+        return "constant" if self.padding_value else "zeros"
 
     def _paddings(self, padding: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Pixels before and after each axis. "same" puts the odd one of an even kernel after, as PyTorch."""
@@ -136,6 +155,8 @@ class _BinaryConvNd(BinaryLayer):
         return sizes, sizes
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.ndim != self.axes + 2 or x.shape[1] != self.in_channels:
             image = "length" if self.axes == 1 else "height, width"
             raise ValueError(
@@ -147,7 +168,7 @@ class _BinaryConvNd(BinaryLayer):
         return self.finished(self.product(self.quantized_input(x), weight), alpha, k, self.axes)
 
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
-        q, padding = padded(q, self.padding_value, self.padding, self.padding_after)
+        q, padding = padded(q, self.padding_value, self.padding_before, self.padding_after)
         return self._convolve(q, weight, self.stride, padding, self.groups)
 
     def _input_scale(self, x: Tensor) -> Tensor:
@@ -155,7 +176,7 @@ class _BinaryConvNd(BinaryLayer):
         a = x.abs().mean(dim=1, keepdim=True)
         if self.box is None:
             return self._average(a)
-        a, padding = padded(a, 0, self.padding, self.padding_after)
+        a, padding = padded(a, 0, self.padding_before, self.padding_after)
         return self._convolve(a, self.box, self.stride, padding, 1)
 
     def _convolve(
@@ -170,8 +191,8 @@ class _BinaryConvNd(BinaryLayer):
         kernel = self.kernel_size[0] if self.axes == 1 else self.kernel_size
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={kernel}"]
         for argument, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            sizes = getattr(self, argument)
-            if argument == "padding" and self.padding != self.padding_after:
+            sizes = getattr(self, "padding_before" if argument == "padding" else argument)
+            if argument == "padding" and self.padding_before != self.padding_after:
                 parts.append("padding='same'")
             elif sizes != (default,) * self.axes:
                 parts.append(f"{argument}={sizes[0] if self.axes == 1 else sizes}")
@@ -222,7 +243,7 @@ class BinaryConv2d(_BinaryConvNd):
         return F.conv2d(x, w, None, stride, padding, self.dilation, groups)
 
     def _average(self, a: Tensor) -> Tensor:
-        return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding, count_include_pad=True)
+        return F.avg_pool2d(a, self.kernel_size, self.stride, self.padding_before, count_include_pad=True)
 
 
 class BinaryConv1d(_BinaryConvNd):
@@ -239,4 +260,4 @@ class BinaryConv1d(_BinaryConvNd):
         return F.conv1d(x, w, None, stride, padding, self.dilation, groups)
 
     def _average(self, a: Tensor) -> Tensor:
-        return F.avg_pool1d(a, self.kernel_size, self.stride, self.padding, count_include_pad=True)
+        return F.avg_pool1d(a, self.kernel_size, self.stride, self.padding_before, count_include_pad=True)

@@ -38,7 +38,7 @@ from onebit.nn.pixels import ScalePixels
 from onebit.nn.quantizers import EDE, ApproxSign, SteSign, StochasticSign, SwishSign
 from onebit.nn.quantizers_weight import ReCU
 from onebit.nn.saved_functions import PIXELS, SIGNS, SavedGrid, batch_norm, max_pool2d, product, sign
-from onebit.nn.tracing import in_torch_func
+from onebit.nn.tracing import in_torch_func, is_traced, one_node
 
 __all__ = ["save_bits_"]
 
@@ -64,7 +64,8 @@ class SavedBinaryLinear(_SavedProduct, BinaryLinear):
 
 class _SavedConv(_SavedProduct, _BinaryConvNd):
     def _how(self) -> tuple[Any, ...]:
-        return self.padding_value, self.stride, self.padding, self.dilation, self.groups, self.padding_after
+        ends = self.padding_before, self.padding_after
+        return self.padding_value, self.stride, ends[0], self.dilation, self.groups, ends[1]
 
 
 class SavedBinaryConv1d(_SavedConv, BinaryConv1d):
@@ -79,6 +80,8 @@ class SavedSteSign(SteSign):
     """`SteSign` that saves a mask of bits."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         return sign(x, self.window) if _saves(x) else super().forward(x)
 
 
@@ -88,6 +91,8 @@ class _SavedBatchNorm(nn.modules.batchnorm._BatchNorm):
     grid: SavedGrid
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         mean, var, factor = self.running_mean, self.running_var, self.momentum
         if not (self.training and _saves(x)) or mean is None or var is None or factor is None:
             return super().forward(x)
@@ -113,6 +118,8 @@ class SavedMaxPool2d(nn.MaxPool2d):
     """`torch.nn.MaxPool2d` that saves one byte an output, and not its input."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if not _saves(x):
             return cast(Tensor, super().forward(x))
         pairs = (self.kernel_size, self.stride, self.padding, self.dilation)
