@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from onebit.nn import quantizers
 from onebit.nn.binary_layer import check_count
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["RPReLU", "RSign"]
 
@@ -62,6 +63,8 @@ class RSign(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         shifted: Tensor = self.quantizer(x - _by_channel(self.shift, x, "RSign"))
         return shifted
 
@@ -94,6 +97,8 @@ class RPReLU(nn.Module):
         self.shift_out = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         y = F.prelu(x - _by_channel(self.shift_in, x, "RPReLU"), self.slope)
         return y + _by_channel(self.shift_out, x, "RPReLU")
 

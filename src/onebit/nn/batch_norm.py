@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from onebit.nn.markers import emits_markers
 from onebit.nn.modes import modes_kept
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["BatchNormFeatures", "reestimate_batch_norm_"]
 
@@ -92,6 +93,8 @@ class BatchNormFeatures(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.ndim == 2:
             return super().forward(x)
         if emits_markers():  # the same numbers, with the batch where a Program has it

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onebit.nn.binary_layer import BinaryLayer, Init, InputScale, WeightScale, check_count
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["BinaryLinear"]
 
@@ -70,6 +71,8 @@ class BinaryLinear(BinaryLayer):
         self.out_features = out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(
                 f"BinaryLinear({self.in_features}, {self.out_features}) takes inputs of shape "

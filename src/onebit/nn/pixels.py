@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn.markers import emits_markers, pixels_formula
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["NormalizePixels", "ScalePixels"]
 
@@ -25,6 +26,8 @@ class ScalePixels(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.dtype != torch.uint8:
             raise TypeError(
                 f"ScalePixels takes torch.uint8 pixels (0..255), got {x.dtype}; pass the bytes as they come "
@@ -67,6 +70,8 @@ class NormalizePixels(nn.Module):
         self.register_buffer("shift", shift, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.dtype != torch.uint8:
             raise TypeError(
                 f"NormalizePixels takes torch.uint8 pixels (0..255), got {x.dtype}; pass the bytes as they "

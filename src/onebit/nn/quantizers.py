@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn.markers import emits_markers, sign_formula
+from onebit.nn.tracing import is_traced, one_call, one_node
 
 __all__ = [
     "EDE",
@@ -263,6 +264,8 @@ def ste_sign(x: Tensor, window: float = 1.0) -> Tensor:
 
     x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     """
+    if is_traced(x):
+        return one_call(ste_sign, x, window)
     require_float(x, "ste_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
@@ -274,6 +277,8 @@ def approx_sign(x: Tensor) -> Tensor:
 
     x: floating point, any shape. Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     """
+    if is_traced(x):
+        return one_call(approx_sign, x)
     require_float(x, "approx_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
@@ -287,6 +292,8 @@ def swish_sign(x: Tensor, beta: float = 5.0) -> Tensor:
     The slope is β at x = 0, 0 at |βx| = 2.4, slightly negative beyond, and its integral from 0 to infinity
     is 1, so that sign is its limit for a large β. In a NaN's place the gradient is NaN.
     """
+    if is_traced(x):
+        return one_call(swish_sign, x, beta)
     require_float(x, "swish_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
@@ -300,6 +307,8 @@ def ede_sign(x: Tensor, t: Tensor) -> Tensor:
     step follows its schedule). Returns ±1 in x's dtype and shape, a fresh tensor. TypeError for integers.
     arXiv 1909.10788, section 3.3. In a NaN's place the gradient is NaN.
     """
+    if is_traced(x):
+        return one_call(ede_sign, x, t)
     require_float(x, "ede_sign")
     if emits_markers():
         return cast(Tensor, torch.ops.onebit.sign(x))
@@ -313,6 +322,8 @@ def heaviside(x: Tensor, window: float = 1.0) -> Tensor:
     integers. It is (sign(x) + 1)/2 with the gradient of sign, not half of it (Larq's `SteHeaviside`, which
     however has 0 at x = 0). A NaN becomes 0, without gradient.
     """
+    if is_traced(x):
+        return one_call(heaviside, x, window)
     require_float(x, "heaviside")
     if emits_markers():
         return cast(Tensor, (torch.ops.onebit.sign(x) + 1) / 2)
@@ -326,6 +337,8 @@ def stochastic_sign(x: Tensor, *, generator: torch.Generator | None = None) -> T
     x <= -1 is always -1, x >= 1 always +1. The noise is drawn in float32 whatever x's dtype: bfloat16 noise
     would have only 256 levels. `generator` defaults to the device's global one.
     """
+    if is_traced(x):
+        return one_call(stochastic_sign, x)
     require_float(x, "stochastic_sign")
     noise = torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator)
     return cast(Tensor, _StochasticSign.apply(x, noise))  # type: ignore[no-untyped-call]
@@ -383,6 +396,8 @@ class StochasticSign(nn.Module):
         self.real_in_eval = real_in_eval
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if self.training:
             return stochastic_sign(x)
         return x if self.real_in_eval else ste_sign(x)

@@ -43,6 +43,7 @@ from onebit.nn.markers import emits_markers
 from onebit.nn.power_of_two import ap2
 from onebit.nn.quantizers import EDE, ede_sign, register, require_float, ste_sign
 from onebit.nn.scales import channel_mean
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["LibraSign", "MagnitudeAwareSign", "ReCU", "standardized"]
 
@@ -78,6 +79,8 @@ class _ScaledSign(nn.Module):
         raise NotImplementedError
 
     def forward(self, weight: Tensor) -> Tensor:
+        if is_traced(weight):
+            return one_node(self, weight)
         signs, alpha = self.factors(weight)
         return signs * alpha.reshape(-1, *[1] * (weight.ndim - 1))
 
@@ -155,6 +158,8 @@ class ReCU(nn.Module):
         self.tau.fill_(self.tau_min + (self.tau_max - self.tau_min) * math.expm1(fraction) / math.expm1(1))
 
     def forward(self, weight: Tensor) -> Tensor:
+        if is_traced(weight):
+            return one_node(self, weight)
         _require_filters(weight, "recu")
         v = standardized(weight) * (2 * math.sqrt(2))
         if emits_markers():

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from onebit.nn.binary_layer import check_count
 from onebit.nn.power_of_two import ap2
+from onebit.nn.tracing import is_traced, one_node
 
 __all__ = ["ShiftBatchNorm1d", "ShiftBatchNorm2d"]
 
@@ -100,6 +101,8 @@ class _ShiftBatchNorm(nn.Module):
         self.register_buffer("running_inverse_std", torch.ones(num_features, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return one_node(self, x)
         if x.ndim not in self.ranks or x.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__}({self.num_features}) takes inputs of shape {self.shapes} with "
