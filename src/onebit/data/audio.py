@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onebit.data.folder import FileKind, class_parts
-from onebit.data.splits import Array, ArraySplit, ArraySplits, make_splits
+from onebit.data.splits import ArraySplit, ArraySplits, DataArray, make_splits
 from onebit.data.wav import SAMPLE_RATE, read_clip
 from onebit.errors import DataError
 
@@ -56,7 +56,7 @@ def load_audio_folder(
     )
 
 
-def _clips(paths: list[Path], sample_rate: int, samples: int) -> Array:
+def _clips(paths: list[Path], sample_rate: int, samples: int) -> DataArray:
     clips = np.stack([read_clip(path, sample_rate, samples) for path in paths])
     return clips[:, None]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from onebit.errors import DataError
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+DataArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class ArraySplit:
     Of a data set of sounds `images` holds the samples instead: float32 (N, 1, L), in [-1, 1].
     """
 
-    images: Array
-    labels: Array
+    images: DataArray
+    labels: DataArray
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: Array) -> ArraySplit:
+    def take(self, index: DataArray) -> ArraySplit:
         """The images at `index` (int64), in that order, as a split of its own."""
         return ArraySplit(self.images[index], self.labels[index])
 
@@ -79,7 +79,7 @@ def make_splits(
     return ArraySplits(name, train.take(keep), train.take(held), test, classes)
 
 
-def fixed_permutation(count: int, seed: int = 0) -> Array:
+def fixed_permutation(count: int, seed: int = 0) -> DataArray:
     """A permutation (int64) of 0 … count − 1 that is the same on every machine and every version."""
     # RandomState's stream is the one that NumPy promises never to change.
     return np.random.RandomState(seed).permutation(count).astype(np.int64)
