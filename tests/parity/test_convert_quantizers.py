@@ -122,15 +122,17 @@ _TWO_NUMBERS = {
     "zero and four": (lambda x: (x >= 0).float() * 4, True),
     "minus a half and a half": (lambda x: (x >= 0).float() - 0.5, True),
     "minus two and zero": (lambda x: (x >= 0).float() * 2 - 2, True),
-    "zero and three": (lambda x: (x >= 0).float() * 3, False),
-    "a half and two": (lambda x: torch.where(x >= 1, 2.0, 0.5), False),
-    "one and zero": (lambda x: (x < 0).float(), False),
+    "zero and three": (lambda x: (x >= 0).float() * 3, True),
+    "a half and two": (lambda x: torch.where(x >= 1, 2.0, 0.5), True),
+    "one and zero": (lambda x: (x < 0).float(), True),
+    "three and minus five": (lambda x: torch.where(x >= 0, -5.0, 3.0), True),
+    "far apart": (lambda x: torch.where(x >= 0, 1.0, 2.0**20), False),
 }
 
 
 @pytest.mark.parametrize("form", _TWO_NUMBERS)
 def test_s5_products_of_two_numbers_are_products_of_signs(form: str) -> None:
-    """Pairs like {0, 1} up to a power of two become signs; others stay floats, to the same result."""
+    """Pairs of small integers up to a power of two become signs; others stay floats, to the same result."""
     function, packed = _TWO_NUMBERS[form]
     model = nn.Sequential(
         bnn.BinaryLinear(33, 65), random_batch_norm(65), Lambda(function, form),

@@ -40,7 +40,7 @@ from parity.agreement import (
 from parity.networks import Lambda, random_batch_norm
 from support import ROOT, require
 
-_FILES = ("numerics_contract", "numerics_images", "numerics_special", "convert_quantizers")
+_FILES = ("numerics_contract", "numerics_images", "numerics_special", "convert_signs", "convert_quantizers")
 
 
 @pytest.fixture(autouse=True)

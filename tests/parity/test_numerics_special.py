@@ -36,9 +36,9 @@ def test_a2_infinite_inputs_and_their_two_exceptions() -> None:
         model = Lambda(function, "a function").eval()
         assert_equal(model, convert(model, torch.zeros(1, 5)), x)
     most = float(np.finfo(np.float32).max)
-    program = convert(Lambda(lambda x: x.clamp(min=0.0), "clamp").eval(), x)
+    program = convert(Lambda(lambda x: x.clamp(min=-0.5), "clamp").eval(), x)
     for name, (found,) in run_everywhere(program, x.numpy()):
-        assert found.tolist() == [[most, 0.0, 0.0, 1.0, 0.0]], name
+        assert found.tolist() == [[most, -0.5, 0.0, 1.0, -0.5]], name
     for compare in (torch.ge, torch.gt, torch.le, torch.lt):
         # x and −x are never infinite with one sign
         model = Lambda(lambda x, compare=compare: signs(compare(x, -x)), "compare").eval()
@@ -62,3 +62,55 @@ def test_e3_no_result_depends_on_the_callers_floating_point_mode(name: str) -> N
         results = list(run_everywhere(program, x.numpy()))
     for executor, (found,) in results:
         assert np.array_equal(found.view(np.int32), expected.view(np.int32)), executor
+
+
+def test_a2_infinities_that_arise_inside() -> None:
+    """1/0 = ∞ and −1/0 = −∞ inside."""
+    x = torch.tensor([[0.0, 2.0, -1.0]])
+    for numerator in (1.0, -1.0):
+        for function in (
+            lambda x: x.clamp(min=0.0),
+            lambda x: x.clamp(-2.0, 2.0),
+            lambda x: torch.where(x > 1, 1.0, -1.0),
+            lambda x: torch.where(x <= 1, 1.0, -1.0),
+        ):
+            model = Lambda(lambda x, f=function, n=numerator: f(n / x), "a function").eval()
+            assert_equal(model, convert(model, x), x)
+    most = float(np.finfo(np.float32).max)
+    program = convert(Lambda(lambda x: (1 / x).clamp(min=-0.25), "clamp").eval(), x)
+    for name, (found,) in run_everywhere(program, x.numpy()):
+        assert found.tolist() == [[most, 0.5, -0.25]], name
+
+
+def test_s6_alpha_is_a_multiplication_of_its_own() -> None:
+    def scaled(x: Tensor) -> Tensor:
+        return torch.add(x, x.abs(), alpha=0.5) - torch.sub(x, x.abs(), alpha=4)
+
+    model = Lambda(scaled, "alpha").eval()
+    x = torch.randn(50, 7)
+    program = convert(model, x)
+    assert_equal(model, program, x)
+    smallest = torch.full((1, 7), 2.0**-149)
+    model = Lambda(lambda x: torch.add(x, x.abs(), alpha=0.5), "alpha").eval()
+    (pytorch,) = eager(model, smallest)
+    assert (pytorch == 2.0**-148).all()  # 1.5 times the smallest number, rounded once
+    for name, (found,) in run_everywhere(convert(model, x), smallest.numpy()):
+        assert (found == 2.0**-149).all(), name  # 0.5 times it is 0
+
+
+def test_p4_on_a_grid_of_large_multiplier_the_sum_rounds_once() -> None:
+    factor = 8191 / 2**18
+    layer = bnn.BinaryLinear(784, 33, input_quantizer=None)
+    model = nn.Sequential(Lambda(lambda x: x.float() * factor, "grid"), layer).eval()
+    x = torch.randint(0, 256, (40, 784), dtype=torch.uint8)
+    weights = np.where(layer.weight.detach().numpy() >= 0, 1, -1)
+    exact = (x.numpy().astype(np.int64) * 8191) @ weights.T / 2**18
+    assert (exact != exact.astype(np.float32)).any()
+    program = convert(model, x)
+    assert "u8_gemm" in [node.op for node in program.nodes]
+    for name, (found,) in run_everywhere(program, x.numpy()):
+        assert np.array_equal(found, exact.astype(np.float32)), name
+    (pytorch,) = eager(model, x)
+    total = (x.double() * factor).sum(1, keepdim=True).numpy()
+    assert (np.abs(pytorch - exact) <= 785 * 2.0**-24 * total).all()
+    assert (pytorch != exact.astype(np.float32)).any()  # it rounds on the way

@@ -46,7 +46,7 @@ def test_a_float_network_is_called_that() -> None:
     assert rows["f32_gemm"].weights == "float32"
     assert "ordinary Linear" in rows["f32_gemm"].why_not_1bit
     assert rows["f32_binary_gemm"].weights == "1-bit"
-    assert "no sign" in rows["f32_binary_gemm"].why_not_1bit
+    assert "float32, not bits" in rows["f32_binary_gemm"].why_not_1bit
     assert rows["f32_gemm"].macs_other == 24
     assert rows["sign"].why_not_1bit == ""
 
@@ -73,7 +73,7 @@ def test_rows_of_a_convolutional_network_show_the_geometry() -> None:
     assert "  binary_conv2d 2×2 padding 1 of -1s groups 2  " in program.summary()
 
 
-@pytest.mark.parametrize(("type_", "reason"), [(bits, ""), (u8, "u8"), (f32, "no sign stands before it")])
+@pytest.mark.parametrize(("type_", "reason"), [(bits, ""), (u8, "u8"), (f32, "f32, not bits")])
 def test_a_max_pool_is_1_bit_on_bits_only(type_: Any, reason: str) -> None:
     attrs = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
     (row,) = summarize(one_op("max_pool2d", {"x": type_(4, 4, 3)}, {}, type_(2, 2, 3), **attrs)).rows

@@ -35,7 +35,7 @@ def lower(captured: Captured) -> tuple[Program, Mapping[str, str]]:
     """The Program and, for its constants, the names they would like. ConversionError with every problem."""
     context = Context(captured)
     values: dict[str, Value | Padded | None] = {  # None: its type is unknown after a refusal
-        name: Known(tensor, captured.constant_names.get(name, ""))
+        name: Known(tensor, captured.constant_names.get(name, ""), name in captured.from_signs)
         for name, tensor in captured.constants.items()
     }
     image_ranks = {1 + int(m[1]) for call in captured.calls if (m := _IMAGE_OP.match(call.op))}
@@ -101,7 +101,13 @@ def _apply(context: Context, call: TorchCall, values: Mapping[str, Value | Padde
         inspect.signature(rule).bind(context, call, *args, **kwargs)
     except TypeError as error:
         context.refuse(f"it is called in a way that onebit does not know ({error})", "use its plain form")
-    return rule(context, call, *args, **kwargs)
+    value = rule(context, call, *args, **kwargs)
+    if not isinstance(value, (Known, Padded)) and context.shape(value) != context.sample():
+        context.refuse(
+            f"a sample of its result has the shape {context.sample()}, of its operand {context.shape(value)}",
+            "give the constants no more axes than the value that they meet",
+        )
+    return value
 
 
 def _refuse_padded(context: Context, operand: Any) -> None:

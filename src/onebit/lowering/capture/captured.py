@@ -84,6 +84,7 @@ class Captured:
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     constant_names: Mapping[str, str] = field(default_factory=dict)  # name here -> dotted name in the model
+    from_signs: frozenset[str] = frozenset()  # constants that `fold` computed through a sign or a comparison
 
 
 def batch_sizes(argument: Any) -> list[BatchSize]:

@@ -1,7 +1,8 @@
 """Pass 2: whatever depends only on parameters and constants is computed now, by PyTorch itself.
 
 So sign(weight), the α of XNOR-Net, or a transposed weight become stored tensors, exactly as eager PyTorch
-computes them. Calls that no output needs are dropped.
+computes them. What came through a sign or a comparison is marked as such: that is how one-bit weights are
+told from weights whose numbers happen to be alike. Calls that no output needs are dropped.
 """
 
 from __future__ import annotations
@@ -14,22 +15,37 @@ from torch import Tensor
 
 from onebit.lowering.capture.captured import Captured, TorchCall, batch_sizes, substitute
 
+# Operations whose results are two-valued: the marker of onebit.nn's quantizers, and signs written by hand.
+_SIGNS = (
+    *("onebit.sign.", "aten.ge.", "aten.gt.", "aten.le.", "aten.lt.", "aten.sign.", "aten.sgn."),
+    *("aten.signbit.", "aten.heaviside.", "aten.copysign."),
+)
+
 
 def fold(captured: Captured) -> Captured:
     """Evaluate every call whose arguments are all constant, except for random numbers."""
     constants: dict[str, Any] = dict(captured.constants)
     names = dict(captured.constant_names)
+    from_signs: set[str] = set()
     kept: list[TorchCall] = []
     for call in _needed(captured):
         if all(ref in constants for ref in call.refs()) and not batch_sizes(call) and not is_random(call):
             constants[call.name] = _evaluate(call, constants)
+            if call.op.startswith(_SIGNS) or not from_signs.isdisjoint(call.refs()):
+                from_signs.add(call.name)
             name = _inherited_name(call, constants, names)
             if name:
                 names[call.name] = name
         else:
             kept.append(call)
     tensors = {name: value for name, value in constants.items() if isinstance(value, Tensor)}
-    return replace(captured, calls=tuple(kept), constants=tensors, constant_names=names)
+    return replace(
+        captured,
+        calls=tuple(kept),
+        constants=tensors,
+        constant_names=names,
+        from_signs=frozenset(from_signs),
+    )
 
 
 def _needed(captured: Captured) -> list[TorchCall]:

@@ -57,6 +57,7 @@ class Context:
         self.captured = captured
         self.call: TorchCall | None = None
         self._layouts: dict[str, ImageLayout] = {}  # of the values that are not plain
+        self._numbers: dict[tuple[str, str, bytes], str] = {}
 
     def refuse(self, why: str, fix: str) -> NoReturn:
         """Stop lowering this call; `why` and `fix` complete the error that names its layer and line."""
@@ -180,7 +181,12 @@ class Context:
         return value.floats
 
     def _number(self, number: float, hint: str) -> str:
-        return self.builder.floats(np.array([number]), hint)
+        """A constant of one number; a layer has one of each, so that equal nodes are found equal."""
+        layer = self.call.origin.layer if self.call is not None else ""
+        key = (layer, hint, np.float32(number).tobytes())
+        if key not in self._numbers:
+            self._numbers[key] = self.builder.floats(np.array([number]), hint)
+        return self._numbers[key]
 
     def _signs_as_floats(self, value: Signs) -> str:
         if value.pair.dtype is not torch.float32:
@@ -223,4 +229,6 @@ class Context:
                 "train again or repair the stored values; a NaN has no sign",
             )
         array = array if layout is None else layout.constant(array)
+        if array.size == 1 and not known.hint:
+            return self._number(float(array.reshape(())), "")
         return self.builder.floats(np.atleast_1d(array), known.hint)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 
+from onebit.lowering.emit import magnitude
 from onebit.program import Constant, DType, Node, Program, TensorType, pack_bits
 from onebit.program.limits import MAX_NAME
 from onebit.program.ops import OPS, Call
@@ -22,13 +23,19 @@ class ProgramBuilder:
         self._constants: dict[str, Constant] = {}
         self._values: dict[str, TensorType] = {}
         self._made: dict[tuple[object, ...], str] = {}
+        self._magnitudes: dict[str, float | None] = {}
         self.hints: dict[str, str] = {}  # constant -> the dotted name it should get
 
     def input(self, name: str, type_: TensorType) -> str:
         """Declare the next input of the Program."""
         self._inputs.append(name)
         self._values[name] = type_
+        self._magnitudes[name] = magnitude.of_input(type_)
         return name
+
+    def never_nan(self, name: str) -> bool:
+        """No input of the Program makes this value NaN, as far as its bounds tell."""
+        return self._magnitudes[name] is not None
 
     def type_of(self, name: str) -> TensorType:
         """Type of a value or constant."""
@@ -57,6 +64,13 @@ class ProgramBuilder:
         )
         output = f"%{len(self._values)}"
         self._values[output] = OPS[op].infer(call)
+        sizes = [
+            magnitude.of_constant(self._constants[name])
+            if name in self._constants
+            else self._magnitudes[name]
+            for name in inputs
+        ]
+        self._magnitudes[output] = magnitude.of_node(op, sizes, call)
         layer = "".join(c if c.isprintable() else "_" for c in layer[-MAX_NAME:])
         self._nodes.append(Node(op, inputs, output, attributes, layer, OPS[op].version))
         self._made[key] = output

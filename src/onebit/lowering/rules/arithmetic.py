@@ -177,10 +177,12 @@ def hardtanh(context: Context, call: TorchCall, x: Value, low: float = -1.0, hig
 
 @lowers("aten.clamp.default", "aten.clamp.Tensor")
 def clamp(context: Context, call: TorchCall, x: Value, min: Any = None, max: Any = None) -> Value:
-    """min(max(x, min), max); a bound that is missing becomes the largest float32."""
+    """min(max(x, min), max); a bound that is missing becomes the largest float32, but below 0 it is ReLU."""
     if isinstance(x, (Known, Signs)) and (done := pointwise(call, x, *call.args[1:])) is not None:
         return done
     low, high = _bound(context, min, -_FLOAT32_MAX), _bound(context, max, _FLOAT32_MAX)
+    if low == 0 and max is None:
+        return Floats(context.node("relu", context.floats(x)))  # an infinity stays one
     if not low <= high:
         context.refuse(f"a clamp to [{low}, {high}]", "use min <= max")
     return Floats(context.node("hardtanh", context.floats(x), min=low, max=high))

@@ -9,7 +9,7 @@ import numpy as np
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
 from onebit.lowering.rules.arithmetic import arithmetic
-from onebit.lowering.rules.weighted_sums import Ops, checked_weights, halves, weighted
+from onebit.lowering.rules.weighted_sums import Ops, checked_weights, weighted
 from onebit.lowering.rules.window_arguments import image_operand, windows
 from onebit.lowering.values.kinds import Known, Padded, Value
 
@@ -48,13 +48,12 @@ def convolution(
     if axes == 1:
         weights = weights[:, None]
 
+    pads = tuple(a + b for a, b in zip(at.padding, around, strict=True))
+
     def node(op: str, *inputs: str, **attrs: Any) -> str:
-        pads = tuple(a + b for a, b in zip(at.padding, around, strict=True))
-        split = halves(image)
-        outside = fill if split is None or not any(pads) else split.sign_of(fill)
-        if op == "binary_conv2d" and outside in (-1, 0, 1):
-            attrs["padding_value"] = int(outside)
-        elif fill != 0 or op == "binary_conv2d":
+        if op == "binary_conv2d":
+            attrs.setdefault("padding_value", 0)
+        elif fill != 0 and any(pads):
             context.refuse(
                 f"it is padded with {fill:g}; any convolution can be with 0, one of signs with signs with "
                 "±1, one of {0, 1} with signs with 1",
@@ -63,7 +62,7 @@ def convolution(
         geometry = {"stride": at.stride, "padding": pads, "dilation": at.dilation, "groups": groups}
         return context.image_node(op, *inputs, axes=axes, **geometry, **attrs)
 
-    sums = weighted(context, image, weights, weight.hint, _CONVOLUTIONS, node)
+    sums = weighted(context, image, weights, weight, _CONVOLUTIONS, node, fill if any(pads) else None)
     if bias is None:
         return sums
     if not isinstance(bias, Known):

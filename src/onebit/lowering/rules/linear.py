@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
 from onebit.lowering.rules.arithmetic import arithmetic
@@ -31,7 +33,7 @@ def linear(context: Context, call: TorchCall, x: Value, weight: Value, bias: Val
     weights = checked_weights(context, weight)
     if layout is not None:
         weights = layout.columns(weights)
-    product = weighted(context, x, weights, weight.hint, _GEMMS, context.node)
+    product = weighted(context, x, weights, weight, _GEMMS, context.node)
     return product if bias is None else arithmetic(context, "add", product, bias)
 
 
@@ -60,5 +62,5 @@ def addmm(
 
 def _transposed(weight: Value) -> Value:
     if isinstance(weight, Known) and weight.tensor.dim() == 2:
-        return Known(weight.tensor.t(), weight.hint)
+        return replace(weight, tensor=weight.tensor.t())
     return weight

@@ -7,6 +7,7 @@ from typing import Any
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
 from onebit.lowering.rules.shape import reshaped
+from onebit.lowering.rules.two_values import rising
 from onebit.lowering.rules.window_arguments import Windows, image_operand, windows
 from onebit.lowering.values.image_layout import ImageLayout
 from onebit.lowering.values.kinds import Bytes, Floats, Signs, Sums, Value, Varying, moved
@@ -32,9 +33,10 @@ def max_pool(
 
 
 def _max_pool(context: Context, image: Varying, axes: int, at: Windows) -> Value:
-    table = image.pair if isinstance(image, Signs) else image.table if isinstance(image, Bytes) else None
-    if table is not None and not bool((table[1:] >= table[:-1]).all()):
-        image = Floats(context.floats(image))  # the largest bit or byte is not the largest number
+    if isinstance(image, Signs):
+        image = rising(context, image)  # now the largest bit is the largest number
+    elif isinstance(image, Bytes) and not bool((image.table[1:] >= image.table[:-1]).all()):
+        image = Floats(context.floats(image))
 
     def pool(name: str) -> str:
         return context.image_node(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
+from onebit.lowering.rules.two_values import rising
 from onebit.lowering.values.image_layout import ImageLayout
 from onebit.lowering.values.kinds import Floats, Known, Padded, Signs, Sums, Value, Varying, moved
 
@@ -118,12 +120,22 @@ def concat(context: Context, call: TorchCall, parts: Any, dim: int = 0) -> Value
     def join(names: list[str]) -> str:
         return names[0] if len(names) == 1 else context.node("concat", *names, layout=layout)
 
+    signs = _alike(context, parts)
+    if signs:
+        return Signs(join([p.name for p in signs]), signs[0].pair)
     first = parts[0]
-    if isinstance(first, Signs) and all(
-        isinstance(p, Signs) and torch.equal(p.pair, first.pair) and p.pair.dtype is first.pair.dtype
-        for p in parts
-    ):
-        return Signs(join([p.name for p in parts]), first.pair)
     if isinstance(first, Sums) and all(isinstance(p, Sums) and p.unit == first.unit for p in parts):
         return Sums(join([p.name for p in parts]), first.unit)
     return Floats(join([context.floats(p) for p in parts]))
+
+
+def _alike(context: Context, parts: Sequence[Value]) -> list[Signs]:
+    """The parts as Signs of the same two numbers, or nothing."""
+    signs = [part for part in parts if isinstance(part, Signs)]
+    if len(signs) < len(parts):
+        return []
+    for same in (signs, [rising(context, part) for part in signs]):
+        pair = same[0].pair
+        if all(torch.equal(part.pair, pair) and part.pair.dtype is pair.dtype for part in same):
+            return same
+    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ import torch
 from onebit.lowering.capture.captured import TorchCall
 from onebit.lowering.emit.context import Context, lowers
 from onebit.lowering.rules.arithmetic import arithmetic
-from onebit.lowering.values.few_numbers import is_scalar, pointwise
+from onebit.lowering.values.few_numbers import as_value, is_scalar, pointwise
 from onebit.lowering.values.kinds import Bytes, Floats, Known, Padded, Signs, Sums, Value
 
 _PLUS_MINUS = torch.tensor([-1.0, 1.0])
+_FALSE_TRUE = torch.tensor([False, True])
 
 
 @lowers("onebit.sign.default", padded=True)
@@ -23,9 +25,9 @@ def sign(context: Context, call: TorchCall, x: Value | Padded) -> Value | Padded
         assert isinstance(signs, (Floats, Sums, Signs, Bytes))
         return Padded(signs, x.padding, 1.0 if x.fill >= 0 else -1.0)
     if isinstance(x, Known):
-        return Known(call.function(x.tensor))
-    if isinstance(x, Signs) and x.pair.dtype is torch.float32 and bool(x.pair[0] < 0 <= x.pair[1]):
-        return Signs(x.name, _PLUS_MINUS)
+        return Known(call.function(x.tensor), x.hint, from_sign=True)
+    if isinstance(x, Signs) and x.pair.dtype is torch.float32:
+        return Signs(x.name, call.function(x.pair))
     return Signs(_sign_bits(context, context.floats(x)), _PLUS_MINUS)
 
 
@@ -43,24 +45,49 @@ def scale_pixels(context: Context, call: TorchCall, x: Value) -> Value:
     return Bytes(x.name, call.function(x.table), context.node("scale_pixels", x.name))
 
 
-# name: (are the sides swapped?, the bit of sign(left − right) for which the comparison holds).
-# x >= y exactly where x − y >= 0, also for subnormal differences; x > y is the opposite of y >= x.
-_COMPARISONS = {"ge": (False, True), "lt": (False, False), "le": (True, True), "gt": (True, False)}
+# name: (are the sides swapped?, is it strict?)
+_COMPARISONS = {"ge": (False, False), "lt": (True, True), "le": (True, False), "gt": (False, True)}
+_SMALLEST = 2.0**-149
 
 
 @lowers(*(f"aten.{name}.{kind}" for name in _COMPARISONS for kind in ("Scalar", "Tensor")))
 def compare(context: Context, call: TorchCall, a: Any, b: Any) -> Value:
-    """a >= b and its kin, as a pair of bools on the bit of a sign."""
+    """a >= b and its kin, as a pair of bools on the bit of a sign.
+
+    a >= b is sign(a − b), exact for subnormal differences too. Where the difference is never NaN, a > b is
+    the opposite of b >= a. Of a NaN neither holds, and its sign is −1: there a > b is sign(a − b − 2^-149),
+    since no float32 lies between 0 and 2^-149. For a number c, x > c is x >= the next float32 above c, and
+    x < c is x <= the one below it.
+    """
     done = pointwise(call, a, b)
     if done is not None:
         return done
-    swapped, holds_at = _COMPARISONS[call.op.split(".")[1]]
-    left, right = (b, a) if swapped else (a, b)
-    bits = _sign_bits(context, _difference(context, left, right))
-    return Signs(bits, torch.tensor([not holds_at, holds_at]))
+    swapped, strict = _COMPARISONS[call.op.split(".")[1]]
+    larger, smaller = (as_value(b), as_value(a)) if swapped else (as_value(a), as_value(b))
+    if not strict:
+        return Signs(_sign_bits(context, _difference(context, larger, smaller)), _FALSE_TRUE)
+    opposite = _difference(context, smaller, larger)
+    if context.builder.never_nan(opposite):
+        return Signs(_sign_bits(context, opposite), _FALSE_TRUE.flip(0))
+    if (above := _next_float(smaller, torch.inf)) is not None:
+        difference = _difference(context, larger, above)
+    elif (below := _next_float(larger, -torch.inf)) is not None:
+        difference = _difference(context, below, smaller)
+    else:
+        difference = _difference(context, larger, smaller)
+        difference = context.floats(arithmetic(context, "sub", Floats(difference), _SMALLEST))
+    return Signs(_sign_bits(context, difference), _FALSE_TRUE)
 
 
-def _difference(context: Context, a: Any, b: Any) -> str:
+def _next_float(x: Value, towards: float) -> Known | None:
+    """The float32 numbers next to those of a constant; None of a value, and where they are not all finite."""
+    if not isinstance(x, Known):
+        return None
+    tensor = torch.nextafter(x.tensor.detach().to(torch.float32), torch.tensor(towards))
+    return Known(tensor) if bool(tensor.isfinite().all()) else None
+
+
+def _difference(context: Context, a: Value, b: Value) -> str:
     """An f32 value that is >= 0 exactly where a >= b."""
     if _is_zero(b):
         return context.floats(a)
@@ -69,8 +96,8 @@ def _difference(context: Context, a: Any, b: Any) -> str:
     return context.floats(arithmetic(context, "sub", a, b))
 
 
-def _is_zero(operand: Any) -> bool:
-    return is_scalar(operand) and bool((operand.tensor if isinstance(operand, Known) else operand) == 0)
+def _is_zero(operand: Value) -> bool:
+    return isinstance(operand, Known) and is_scalar(operand) and bool(operand.tensor == 0)
 
 
 @lowers("aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther")
@@ -103,7 +130,7 @@ def cast(context: Context, call: TorchCall, x: Value, *args: Any, **kwargs: Any)
     if isinstance(x, Signs):
         return Signs(x.name, x.pair.to(dtype))
     if isinstance(x, Known):
-        return Known(x.tensor.to(dtype), x.hint)
+        return replace(x, tensor=x.tensor.to(dtype))
     if dtype is not torch.float32:
         context.refuse(f"a cast to {dtype}", "compute in float32")
     if isinstance(x, Bytes) and x.floats is None:

@@ -26,14 +26,14 @@ def grid_of(table: Tensor) -> ByteGrid | None:
     step, start = float(values[1] - values[0]), float(values[0])
     if step == 0.0 or not np.array_equal(start + step * np.arange(256), values):
         return None
-    unit = min(_lowest_bit(x) for x in (step, start) if x != 0.0)
+    unit = min(lowest_bit(x) for x in (step, start) if x != 0.0)
     multiplier, offset = round(step / unit), round(start / unit)
     if multiplier * unit != step or offset * unit != start or 255 * abs(multiplier) + abs(offset) >= 2**24:
         return None
     return ByteGrid(multiplier, offset, unit)
 
 
-def _lowest_bit(x: float) -> float:
+def lowest_bit(x: float) -> float:
     """The weight of the lowest set bit of a float that is not 0."""
     numerator, denominator = abs(x).as_integer_ratio()
     return float(numerator & -numerator) / denominator

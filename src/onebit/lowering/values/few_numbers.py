@@ -33,7 +33,8 @@ def pointwise(call: TorchCall, *operands: Any) -> Value | None:
     """The result of an elementwise call on constants, or on Signs of the same bits and scalars; else None."""
     varying = [o for o in operands if isinstance(o, (Floats, Signs, Bytes)) or not _is_constant(o)]
     if not varying:
-        return Known(_evaluate(call, *operands))
+        from_sign = any(isinstance(o, Known) and o.from_sign for o in operands)
+        return Known(_evaluate(call, *operands), from_sign=from_sign)
     first = varying[0]
     if not isinstance(first, Signs):
         return None

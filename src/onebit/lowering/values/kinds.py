@@ -20,6 +20,7 @@ class Known:
 
     tensor: Tensor
     hint: str = ""  # dotted name in the model, where there is one
+    from_sign: bool = False  # a sign or a comparison stands on its way from the parameters
 
 
 @dataclass(frozen=True)

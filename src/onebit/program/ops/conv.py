@@ -192,7 +192,7 @@ CONV_OPS = (
         product=ProductFacts(_macs, MacKind.FLOAT_BY_BIT, None),
         tolerance=Tolerance(products_per_sum),
         attrs=_ATTRS,
-        why_not_one_bit="its input is float32: no sign stands before it (weights are 1-bit)",
+        why_not_one_bit="its input is float32, not bits (weights are 1-bit)",
     ),
     _conv(
         name="f32_conv2d",

@@ -185,7 +185,7 @@ GEMM_OPS = (
         compute=_float_gemm,
         product=ProductFacts(_macs, MacKind.FLOAT_BY_BIT, None),
         tolerance=Tolerance(products_per_sum),
-        why_not_one_bit="its input is float32: no sign stands before it (weights are 1-bit)",
+        why_not_one_bit="its input is float32, not bits (weights are 1-bit)",
     ),
     _gemm(
         name="f32_gemm",

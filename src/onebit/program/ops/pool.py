@@ -106,7 +106,7 @@ def _geometry(call: Call) -> str:
 
 def _why_max_is_not_one_bit(call: Call) -> str:
     dtype = call.types[0].dtype
-    return "" if dtype is DType.BITS else f"its input is {dtype.value}: no sign stands before it"
+    return "" if dtype is DType.BITS else f"its input is {dtype.value}, not bits"
 
 
 _X = (Operand("x"),)
