@@ -129,6 +129,18 @@ def test_resume_refuses_what_would_change_the_outcome(run: Any) -> None:
         path.write_bytes(kept)
 
 
+def test_a_checkpoint_without_a_checksum_is_resumed_with_a_note(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run.run_dir, folder)
+    path = folder / "checkpoint.pt"
+    torch.save({**torch.load(path, weights_only=True), "format": 2}, path)
+    again = train(short(), run_dir=folder, resume=True, tensorboard=False)
+    assert torch.equal(again.model.linear1.weight, run.model.linear1.weight)
+    assert "wrote this checkpoint, without a checksum" in "".join(capsys.readouterr())
+
+
 def test_no_validation_takes_the_last_epoch(tmp_path: Path) -> None:
     result = train(short("data.validation=0", "epochs=2"), run_dir=tmp_path / "f", tensorboard=False)
     assert (result.best_epoch, result.validation_error) == (2, None)

@@ -8,8 +8,6 @@ the history. The learning rate and the quantizers' schedules are functions of th
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from typing import Any
 import torch
 
 from onebit.errors import CheckpointError
+from onebit.train import checksums
 from onebit.train.files import write_atomically
 from onebit.user_files import open_regular
 
-FORMAT = 2
+FORMAT = 3  # 2 had no checksum, and is read too
 FILE_NAME = "checkpoint.pt"
 
 
@@ -60,6 +59,7 @@ class Checkpoint:
     ranks: list[dict[str, Any]]  # of each process: "cpu" and "cuda", its generators; "sums", of the epoch
     history: list[dict[str, Any]]
     signs: dict[str, torch.Tensor] = field(default_factory=dict)  # of the weights, where a run is diagnosed
+    checked: bool = field(default=True, compare=False)  # not stored: False of an old file without a checksum
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -67,7 +67,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     # vars, not asdict, for the outermost level: asdict would deep-copy every tensor.
     content = {**vars(checkpoint), "format": FORMAT, "position": asdict(checkpoint.position)}
     content["best"] = vars(checkpoint.best)
-    write_atomically(path, lambda file: torch.save(content, file))
+    del content["checked"]
+    write_atomically(path, lambda file: checksums.save(content, file))
 
 
 def load(path: Path) -> Checkpoint:
@@ -75,35 +76,49 @@ def load(path: Path) -> Checkpoint:
 
     Raises `CheckpointError` if the file is damaged or of another format.
     """
-    content = read(path, "checkpoint")
+    content, checked = _read(path, "checkpoint")
     try:
-        if content.pop("format") != FORMAT:
+        version = content.pop("format")
+        if type(version) is not int or version not in (2, FORMAT):
             raise CheckpointError(f"{path}: made by another version of onebit; start the run anew")
+        if version == FORMAT and not checked:
+            raise CheckpointError(f"{path}: damaged (its checksum is gone)")
         content["position"] = Position(**content["position"])
         content["best"] = Best(**content["best"])
-        return Checkpoint(**content)
+        return Checkpoint(**content, checked=checked)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged, or no checkpoint of onebit ({error})") from error
 
 
 def read(path: Path, kind: str) -> dict[str, Any]:
-    """The dict that `torch.save` wrote, tensors on the CPU.
+    """The dict that `torch.save` wrote, tensors on the CPU; a checksum there is compared first.
 
     Raises `CheckpointError` if the file is damaged or holds something else; `kind` says what it should be.
     """
+    return _read(path, kind)[0]
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], bool]:
+    """The dict, and whether a checksum was compared."""
     try:
         with open_regular(path) as file:
+            checked = checksums.check(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        OSError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, ValueError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        raise CheckpointError(f"{path}: damaged, or no {kind} of onebit ({error})") from error
+    except Exception as error:  # of foreign bytes torch.load raises whatever its parsers run into
+        reason = _reason(error)
+        raise CheckpointError(f"{path}: damaged, or no {kind} of onebit ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: damaged, or no {kind} of onebit (it holds a {type(content).__name__})"
         )
-    return content
+    return content, checked
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error. torch's own go on for a page, and tell to load without its guard."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
+    line = text.splitlines()[0]
+    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def check_same_recipe(old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -14,13 +14,13 @@ from onebit.errors import TrainError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it to disk, and rename it over `path`.
+    """Let `write` fill and read a temporary file beside `path`, sync it to disk, and rename it over `path`.
 
     A kill or a full disk at any moment leaves the old file whole. Raises `TrainError` when the disk refuses.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -410,6 +410,8 @@ class _Run:
         changed = [f"{a} then, {b} now" for a, b in zip(before, now, strict=True) if a != b]
         if changed:
             line += f" ({'; '.join(changed)}: the last bits may differ from an undisturbed run)"
+        if not checkpoint.checked:
+            line += "; an older onebit wrote this checkpoint, without a checksum: damage may go unnoticed"
         return line
 
     def _done(self) -> int:
