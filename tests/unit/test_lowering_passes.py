@@ -131,3 +131,26 @@ def test_a_rule_has_one_owner() -> None:
     assert "aten.relu.default" in RULES
     with pytest.raises(RuntimeError, match=r"two lowering rules for 'aten\.relu\.default'"):
         lowers("aten.relu.default")(RULES["aten.relu.default"])
+
+
+def test_the_builder_knows_which_values_can_be_nan() -> None:
+    builder = ProgramBuilder()
+    x = builder.input("x", TensorType(DType.F32, (3,)))
+    bits = builder.node("sign", x, layer="")
+    sums = builder.node("binary_gemm", bits, builder.signs(np.ones((3, 3), bool), "w"), layer="")
+    finite = builder.node("to_float", sums, layer="")
+
+    def by(value: str, op: str, *numbers: float) -> str:
+        return builder.node(op, value, builder.floats(np.array(numbers), "c"), layer="")
+
+    assert all(builder.never_nan(name) for name in (x, finite, by(x, "mul", 2.0), by(finite, "mul", 0.0)))
+    assert builder.never_nan(by(finite, "div", 3.0))
+    assert not builder.never_nan(by(x, "mul", 1.0, 0.0, 1.0))  # ∞·0
+    assert not builder.never_nan(by(finite, "div", 1.0, 0.0, 1.0))  # 0/0
+    assert not builder.never_nan(builder.node("add", x, by(x, "mul", -1.0), layer=""))  # ∞ − ∞
+    huge = by(by(finite, "mul", 3e38), "mul", 10.0)
+    assert builder.never_nan(huge)
+    assert not builder.never_nan(by(huge, "mul", 0.0))
+    real = builder.floats(np.ones((2, 3)), "r")
+    assert not builder.never_nan(builder.node("f32_gemm", x, real, layer=""))
+    assert builder.never_nan(builder.node("f32_gemm", finite, real, layer=""))

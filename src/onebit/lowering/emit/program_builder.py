@@ -64,17 +64,20 @@ class ProgramBuilder:
         )
         output = f"%{len(self._values)}"
         self._values[output] = OPS[op].infer(call)
-        sizes = [
-            magnitude.of_constant(self._constants[name])
-            if name in self._constants
-            else self._magnitudes[name]
-            for name in inputs
-        ]
-        self._magnitudes[output] = magnitude.of_node(op, sizes, call)
+        sizes = [self._magnitudes[name] for name in inputs if name in self._magnitudes]
+        constants = tuple(self._as_numbers(name) for name in inputs)
+        self._magnitudes[output] = magnitude.of_node(OPS[op], call, sizes, constants, self._values[output])
         layer = "".join(c if c.isprintable() else "_" for c in layer[-MAX_NAME:])
         self._nodes.append(Node(op, inputs, output, attributes, layer, OPS[op].version))
         self._made[key] = output
         return output
+
+    def _as_numbers(self, name: str) -> Array | None:
+        """A constant as floats, ±1 being 1; None of a value."""
+        constant = self._constants.get(name)
+        if constant is None:
+            return None
+        return constant.array if constant.type.dtype is DType.F32 else np.ones(1, np.float32)
 
     def floats(self, array: Array, hint: str) -> str:
         """A float32 constant; `hint` is the name it would like."""
