@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from onebit.nn import quantizers
+from onebit.nn.exact_sums import needs_float64
 from onebit.nn.markers import emits_markers
 from onebit.nn.scales import channel_mean, with_loose_gradient
 from onebit.nn.unclipped import warn_if_unclipped
@@ -136,6 +137,13 @@ class BinaryLayer(nn.Module):
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
         """The sum itself, of what `quantized_input` and `quantized_weight` give: an exact integer of ±1."""
         raise NotImplementedError
+
+    def summed(self, q: Tensor, weight: Tensor) -> Tensor:
+        """The product; in eval mode exact, then rounded once, for an input on a grid (see exact_sums.py)."""
+        exact = not self.training and self.input_quantizer is None and self.weight_quantizer is not None
+        if exact and weight.dtype is q.dtype and needs_float64(q, math.prod(weight.shape[1:])):
+            return self.product(q.double(), weight.double()).to(q.dtype)
+        return self.product(q, weight)
 
     def finished(self, y: Tensor, alpha: Tensor | None, k: Tensor | None, axes_after: int) -> Tensor:
         """y · α · k + bias, one rounding each; y has `axes_after` axes behind its channels."""

@@ -80,7 +80,7 @@ class BinaryLinear(BinaryLayer):
             )
         weight, alpha = self.quantized_weight()
         k = None if self.input_scale is None else x.abs().mean(dim=-1, keepdim=True)
-        return self.finished(self.product(self.quantized_input(x), weight), alpha, k, 0)
+        return self.finished(self.summed(self.quantized_input(x), weight), alpha, k, 0)
 
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
         return F.linear(q, weight)

@@ -165,7 +165,7 @@ class _BinaryConvNd(BinaryLayer):
             )
         weight, alpha = self.quantized_weight()
         k = None if self.input_scale is None else self._input_scale(x)
-        return self.finished(self.product(self.quantized_input(x), weight), alpha, k, self.axes)
+        return self.finished(self.summed(self.quantized_input(x), weight), alpha, k, self.axes)
 
     def product(self, q: Tensor, weight: Tensor) -> Tensor:
         q, padding = padded(q, self.padding_value, self.padding_before, self.padding_after)

@@ -108,9 +108,9 @@ def _look_one_bit(weights: Array, x: Value) -> bool:
 def _unsigned_product(context: Context, x: Value, bits: str, k: int, ops: Ops, node: MakeNode) -> Value:
     """Bytes or floats times signs."""
     if isinstance(x, Bytes):
-        # Exact as an integer sum; so is its float32 form while |sum| <= 2^24 (k up to 65,793 for
-        # ScalePixels), and there PyTorch's own float sum is exact too, whatever its order. Beyond, PyTorch
-        # rounds on the way, the Program once, at the end. Sums that may leave int32 are floats instead.
+        # Exact as an integer sum, then rounded once. So is PyTorch's: in float32 while |sum| <= 2^24 (k up
+        # to 65,793 for ScalePixels), beyond by the layer's own float64 (contract, P4). Sums that may leave
+        # int32 are floats instead.
         grid = grid_of(x.table)
         if grid is not None and k * (255 * abs(grid.multiplier) + abs(grid.offset)) <= _INT32_MAX:
             name = node(ops.bytes, x.name, bits, multiplier=grid.multiplier, offset=grid.offset)
