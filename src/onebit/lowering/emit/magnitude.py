@@ -54,7 +54,7 @@ def _at_the_ends(op: Op, call: Call, size: float, constants: Constants) -> float
     if found is None:
         return None
     rank = len(call.types[found.operand].shape)
-    ends = np.array([-size, size], np.float32).reshape(2, *[1] * rank)
+    ends = np.array([-size, 0, size], np.float32).reshape(3, *[1] * rank)  # 0 for 0/0, which no end shows
     operands = [ends if constant is None else constant for constant in constants]
     with np.errstate(all="ignore"):
         largest = float(np.abs(op.compute(operands, call)).max())
