@@ -98,10 +98,14 @@ def test_s6_alpha_is_a_multiplication_of_its_own() -> None:
         assert (found == 2.0**-149).all(), name  # 0.5 times it is 0
 
 
-def test_p4_on_a_grid_of_large_multiplier_the_sum_rounds_once() -> None:
+def test_p4_of_a_product_by_hand_the_sum_rounds_once_and_pytorchs_on_the_way() -> None:
     factor = 8191 / 2**18
-    layer = bnn.BinaryLinear(784, 33, input_quantizer=None)
-    model = nn.Sequential(Lambda(lambda x: x.float() * factor, "grid"), layer).eval()
+    layer = bnn.BinaryLinear(784, 33, input_quantizer=None).eval()
+
+    def by_hand(x: Tensor) -> Tensor:
+        return nn.functional.linear(x.float() * factor, bnn.ste_sign(layer.weight))
+
+    model = Lambda(by_hand, "a product by hand").eval()
     x = torch.randint(0, 256, (40, 784), dtype=torch.uint8)
     weights = np.where(layer.weight.detach().numpy() >= 0, 1, -1)
     exact = (x.numpy().astype(np.int64) * 8191) @ weights.T / 2**18
