@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--opset",
         type=positive,
         metavar="N",
-        default=17,
-        help="version of ONNX's operators, 13 to 21 (default: 17)",
+        help="version of ONNX's operators (default: one that most runtimes have)",
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
@@ -42,9 +41,10 @@ def run(args: argparse.Namespace) -> int:
     """Load or pack, write, say how large it is."""
     if args.form not in FORMS:
         raise UserError(f"no form {args.form!r}{did_you_mean(args.form, FORMS)}")
-    from onebit.export.onnx import check_opset, save_onnx
+    from onebit.export.onnx import DEFAULT_OPSET, check_opset, save_onnx
 
-    check_opset(args.opset)
+    opset = DEFAULT_OPSET if args.opset is None else args.opset
+    check_opset(opset)
     source = Path(args.file)
     beside = source / "model.onnx" if source.is_dir() else source.with_suffix(".onnx")
     program = None if source.is_dir() else read_program(args.file)  # a wrong FILE is named before a wrong -o
@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from onebit.program import summarize
 
     program = program or read_program(args.file)
-    nbytes = save_onnx(program, target, opset=args.opset)
+    nbytes = save_onnx(program, target, opset=opset)
     packed = summarize(program).file_bytes
     if args.json:
-        print_json({"file": str(target), "bytes": nbytes, "onebit_bytes": packed, "opset": args.opset})
+        print_json({"file": str(target), "bytes": nbytes, "onebit_bytes": packed, "opset": opset})
         return 0
-    print(f"{target}: {size(nbytes)}, opset {args.opset}; as a .onebit file it takes {size(packed)}")
+    print(f"{target}: {size(nbytes)}, opset {opset}; as a .onebit file it takes {size(packed)}")
     return 0
