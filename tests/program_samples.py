@@ -109,14 +109,14 @@ def float_zoo(k: int = 6, n: int = 4, seed: int = 0) -> Program:
         Node("div", ("q", "row"), "d", layer="norm"),
         Node("sub", ("d", "row"), "s", layer="norm"),
         Node("hardtanh", ("s",), "h", {"min": -1.0, "max": 1.0}, "act1"),
-        Node("relu", ("h",), "r", layer="act2"),
-        Node("hardswish", ("r",), "hs", layer="act3"),
+        Node("hardswish", ("h",), "hs", layer="act2"),
+        Node("relu", ("hs",), "r", layer="act3"),
         Node("sign", ("s",), "b", layer="sign"),
     )
     values = {"image": u8(1, 2, k // 2), "z": f32(k), "flat": u8(k), "pixels": f32(k), "sum": f32(k)}
     values |= {name: f32(n) for name in ("g", "m", "p", "q", "d", "s", "h", "r", "hs")}
     values["b"] = bits(n)
-    return Program(("image", "z"), ("hs", "b"), nodes, constants, values)
+    return Program(("image", "z"), ("r", "b"), nodes, constants, values)
 
 
 def conv_zoo(size: int = 5, seed: int = 0) -> Program:

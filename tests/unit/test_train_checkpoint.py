@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from onebit.errors import CheckpointError  # noqa: E402
+from onebit.train import checked_archive  # noqa: E402
 from onebit.train import checkpoint as checkpoints  # noqa: E402
-from onebit.train import checksums  # noqa: E402
 from onebit.train.checkpoint import Best, Checkpoint, Position  # noqa: E402
 from onebit.train.files import write_atomically  # noqa: E402
 
@@ -37,7 +37,7 @@ def small() -> Checkpoint:
 
 
 def old(path: Path) -> None:
-    """As it was written before there were checksums."""
+    """As it was written before there were checked_archive."""
     checkpoints.save(path, small())
     torch.save({**torch.load(path, weights_only=True), "format": 2}, path)
 
@@ -93,7 +93,7 @@ def test_every_damaged_byte_of_a_checkpoint_is_told(saved: Path, monkeypatch: py
 
 def test_every_damaged_byte_of_a_model_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.pt"
-    write_atomically(path, lambda file: checksums.save({"w": torch.arange(3)}, file))
+    write_atomically(path, lambda file: checked_archive.save({"w": torch.arange(3)}, file))
     damaged_is_named(path, monkeypatch, "model")
 
 
@@ -116,7 +116,7 @@ def test_a_file_without_a_checksum_loads_and_is_told_from_others(tmp_path: Path)
 @pytest.mark.parametrize("version", [1, 4, True, 3.0, "3", None])
 def test_another_format_is_refused(saved: Path, version: Any) -> None:
     content = {**torch.load(saved, weights_only=True), "format": version}
-    write_atomically(saved, lambda file: checksums.save(content, file))
+    write_atomically(saved, lambda file: checked_archive.save(content, file))
     with pytest.raises(CheckpointError, match="made by another version of onebit; start the run anew"):
         checkpoints.load(saved)
 

@@ -45,7 +45,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_a_run_leaves_all_it_should(run: Any) -> None:
     names = {path.name for path in run.run_dir.iterdir()}
-    assert names == {"recipe.toml", "checkpoint.pt", "metrics.jsonl", "curves.png", "model.pt", "result.json"}
+    assert names == {
+        *("recipe.toml", "classes.json", "checkpoint.pt", "metrics.jsonl", "curves.png", "model.pt"),
+        "result.json",
+    }
     assert (run.run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     metrics = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [m["epoch"] for m in metrics] == [1, 2, 3]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from onebit.errors import CheckpointError
-from onebit.train import checksums
+from onebit.train import checked_archive
 from onebit.train.files import write_atomically
 from onebit.user_files import open_regular
 
@@ -68,7 +68,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     content = {**vars(checkpoint), "format": FORMAT, "position": asdict(checkpoint.position)}
     content["best"] = vars(checkpoint.best)
     del content["checked"]
-    write_atomically(path, lambda file: checksums.save(content, file))
+    write_atomically(path, lambda file: checked_archive.save(content, file))
 
 
 def load(path: Path) -> Checkpoint:
@@ -102,7 +102,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bool]:
     """The dict, and whether a checksum was compared."""
     try:
         with open_regular(path) as file:
-            checked = checksums.check(file)
+            checked = checked_archive.check(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of foreign bytes torch.load raises whatever its parsers run into
         reason = _reason(error)

@@ -12,8 +12,8 @@ from torch import nn
 
 from onebit import models
 from onebit.errors import TrainError
+from onebit.train import checked_archive
 from onebit.train import checkpoint as checkpoints
-from onebit.train import checksums
 from onebit.train.fields import Recipe
 from onebit.train.files import write_atomically, write_text_atomically
 from onebit.train.recipe import load_recipe, recipe_toml, recipe_tree
@@ -88,7 +88,7 @@ def run_classes(run_dir: str | Path) -> list[str] | None:
 
 def write_result(run_dir: Path, state: dict[str, torch.Tensor], result: dict[str, Any]) -> None:
     """Write the best model and the run's numbers."""
-    write_atomically(run_dir / MODEL_NAME, lambda file: checksums.save(state, file))
+    write_atomically(run_dir / MODEL_NAME, lambda file: checked_archive.save(state, file))
     write_text_atomically(run_dir / RESULT_NAME, json.dumps(result, indent=2) + "\n")
 
 
