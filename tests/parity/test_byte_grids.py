@@ -95,6 +95,9 @@ def test_float64_is_taken_where_it_is_exact_and_float32_may_not_be() -> None:
     assert not needs_float64((2 * torch.arange(256.0) - 255) / 256, 65793)
     assert needs_float64((2 * torch.arange(256.0) - 255) / 256, 65794)
     assert not needs_float64(torch.randn(4096, generator=torch.Generator().manual_seed(0)), 784)
+    for few in ([1.1, 1.7, 1.3], [0.0, 0.0, 3.14159, 2.71828], [5.3]):
+        assert not needs_float64(torch.tensor(few), 784) or len(few) == 1  # one value is a grid of one
+    assert needs_float64(grid[torch.tensor([0, 255, 255, 3])], 784)
     late = torch.cat([grid.repeat(8), torch.tensor([2.0**-30])])  # the last value leaves the grid
     assert not needs_float64(late, 784)
     for other in (grid.double(), grid[:0], torch.zeros(9), torch.full((9,), torch.inf), grid * torch.nan):

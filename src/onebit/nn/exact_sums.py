@@ -1,14 +1,17 @@
 """Sums of a binary layer over inputs on a grid, as bytes times a number are: exact, then rounded once.
 
-An input x lies on a grid where x = n·u with integers |n| < 2^24 and one u, a power of two, for the whole
-tensor. Its sum with ±1 over K terms is an integer below K·2^24 times u. Up to 2^24 float32 holds it whatever
-the order of summation. Beyond, float32 rounds on the way, otherwise for another batch size, while the packed
-network sums integers and rounds once. float64 holds it up to 2^53, so it gives that same number.
+An input lies on a grid where it has the 256 values of a byte, or some of them: x = start + n·step, n in
+0 … 255, all of them integers below 2^24 times one unit u, a power of two. Its sum with ±1 over K terms is an
+integer below K·2^24 times u. Up to 2^24 float32 holds it whatever the order of summation. Beyond, float32
+rounds on the way, otherwise for another batch size, while the packed network sums integers and rounds once.
+float64 holds it up to 2^53, so it gives that same number.
 
 Where x lies on no such grid (activations), no order of float32 sums is the right one, and they stay.
 """
 
 from __future__ import annotations
+
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -37,8 +40,19 @@ def needs_float64(x: Tensor, terms: int) -> bool:
     flat = x.reshape(-1)
     if largest >= _FLOAT32_DIGITS * _unit(flat[:_SAMPLE]):
         return False
-    levels = largest / _unit(flat)
-    return levels < _FLOAT32_DIGITS and _FLOAT32_DIGITS < terms * levels <= _FLOAT64_DIGITS
+    unit = _unit(flat)
+    levels = largest / unit
+    if levels >= _FLOAT32_DIGITS or not _FLOAT32_DIGITS < terms * levels <= _FLOAT64_DIGITS:
+        return False
+    return _are_bytes(flat.unique(), unit)
+
+
+def _are_bytes(values: Tensor, unit: float) -> bool:
+    """Whether sorted different values are start + n·step with n in 0 … 255. A few activations are not."""
+    if len(values) > 256:
+        return False
+    apart: list[int] = ((values - values[0]).double() / unit).to(torch.int64).tolist()
+    return apart[-1] <= 255 * gcd(*apart)
 
 
 def _unit(x: Tensor) -> float:
