@@ -37,22 +37,23 @@ def needs_float64(x: Tensor, terms: int) -> bool:
     largest = float(x.abs().max())
     if not 0 < largest < float("inf"):
         return False
-    flat = x.reshape(-1)
+    flat = x.detach().reshape(-1)
     if largest >= _FLOAT32_DIGITS * _unit(flat[:_SAMPLE]):
         return False
     unit = _unit(flat)
     levels = largest / unit
     if levels >= _FLOAT32_DIGITS or not _FLOAT32_DIGITS < terms * levels <= _FLOAT64_DIGITS:
         return False
-    return _are_bytes(flat.unique(), unit)
+    return _are_bytes(flat.sort().values, unit)
 
 
-def _are_bytes(values: Tensor, unit: float) -> bool:
-    """Whether sorted different values are start + n·step with n in 0 … 255. A few activations are not."""
-    if len(values) > 256:
+def _are_bytes(ordered: Tensor, unit: float) -> bool:
+    """Whether values, in order, are start + n·step with n in 0 … 255. A few activations are not."""
+    different = ordered[1:][ordered[1:] != ordered[:-1]]
+    if len(different) > 255:
         return False
-    apart: list[int] = ((values - values[0]).double() / unit).to(torch.int64).tolist()
-    return apart[-1] <= 255 * gcd(*apart)
+    apart: list[int] = ((different - ordered[0]).double() / unit).to(torch.int64).tolist()
+    return not apart or apart[-1] <= 255 * gcd(*apart)
 
 
 def _unit(x: Tensor) -> float:
