@@ -17,10 +17,8 @@ from onebit.errors import CheckpointError
 _DIGITS = 8
 _NAME = b"onebit crc32 "
 _COMMENT = len(_NAME) + _DIGITS
-_SIGNATURE, _RECORD = (
-    b"PK\x05\x06",
-    22,
-)  # of a zip file's last record; its last two bytes are the comment's length
+_SIGNATURE = b"PK\x05\x06"  # of a zip file's last record
+_RECORD = 22  # its bytes; the last two are the comment's length
 _LENGTH = _COMMENT.to_bytes(2, "little")
 _BLOCK = 2**20
 
